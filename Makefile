@@ -1,0 +1,62 @@
+# posttrain: `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --progress-bar on
+CORES ?= 2
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-incomplete
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format docs lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.runtime ## make the environment in .venv from the lock
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "posttrain needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Set another one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@echo "==> making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: envs/requirements.txt | $(VENV)/bin/python
+	@echo "==> installing $$(grep -c == $<) packages from $< (once; a few minutes, 2.5 GB)"
+	@$(PIP) --quiet -r $<
+	@touch $@
+
+$(VENV)/.development: envs/requirements-dev.txt $(VENV)/.runtime
+	@echo "==> installing what tests and checks need from $<"
+	@$(PIP) --quiet -r $<
+	@touch $@
+
+demo: $(VENV)/.runtime ## the whole way on this machine: data, SFT, DPO, benchmarks, PDF
+	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data; about ten minutes on two cores"
+	@$(SNAKEMAKE) --configfile recipes/demo.yaml --quiet rules host
+	@echo "==> the report: $(CURDIR)/results/demo/report.pdf"
+
+test: $(VENV)/.development ## all tests
+	@echo "==> running the tests"
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.development ## ruff, snakefmt, mypy, snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+format: $(VENV)/.development ## format all code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+docs: $(VENV)/.runtime ## write the schema and the configuration's documentation anew
+	$(BIN)/python -m scripts.common.write_docs
+
+lock: $(VENV)/.runtime ## resolve envs/*.in into the lists of pins anew
+	$(BIN)/python -m scripts.common.write_lock
+
+clean: ## remove what runs have made; downloads in work/cache stay
+	rm -rf results logs $(filter-out work/cache,$(wildcard work/*)) .snakemake

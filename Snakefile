@@ -1,0 +1,82 @@
+# posttrain: one config in, a post-trained language model and the report that proves what training did out.
+#
+#   snakemake -n                          what would run
+#   snakemake --profile slurm             everything, on the cluster
+#   snakemake --profile slurm sft         one stage by its name, with what it needs
+#   snakemake --configfile recipes/demo.yaml --cores 2
+#
+# A recipe is a whole run and takes the place of config.yaml.
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: Path(workflow.basedir) / "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/plot.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    data,
+    models,
+    benchmarks,
+    plots,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.build_pdf.output.pdf,
+        model_manifests(),
+
+
+rule data:
+    input:
+        expand("<work>/datasets/{dataset}/train.parquet", dataset=cfg.datasets),
+        expand("<work>/benchmarks/{benchmark}/manifest.json", benchmark=cfg.benchmarks),
+
+
+rule models:
+    input:
+        model_manifests(),
+
+
+rule benchmarks:
+    input:
+        expand(
+            "<results>/scores/{model}/{benchmark}.json",
+            model=cfg.models,
+            benchmark=cfg.scores,
+        ),
+
+
+rule plots:
+    input:
+        expand("<results>/figures/{figure}.svg", figure=FIGURES),
+
+
+rule report:
+    input:
+        rules.build_pdf.output.pdf,
+    localrule: True
+
+
+# Every stage and every benchmark is a target of its own: `snakemake dpo`, `snakemake gsm8k`.
+for target, files in named_targets().items():
+
+    rule:
+        name:
+            target
+        input:
+            files,
+        localrule: True

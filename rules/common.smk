@@ -1,0 +1,93 @@
+# What all rooms share: the checked configuration, where files stand, and how scripts are called.
+import json
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir)))
+
+from scripts.common.config import RejectionsDataset, load_config
+from scripts.common.environment import prepare_environment
+from scripts.common.errors import UserError
+from scripts.evaluate.tasks import check_tasks
+
+REPOSITORY = Path(workflow.basedir)
+OWN_TASKS = REPOSITORY / "benchmarks"
+
+try:
+    cfg = load_config(
+        config,
+        origin=" + ".join(map(str, workflow.overwrite_configfiles)) or "config.yaml",
+    )
+    check_tasks({name: benchmark.task for name, benchmark in cfg.benchmarks.items()}, OWN_TASKS)
+except UserError as error:
+    raise WorkflowError(f"{error}") from None
+
+prepare_environment(REPOSITORY)
+
+# Jobs that compute never ask the network for anything.
+OFFLINE = "env HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1"
+
+
+pathvars:
+    results=f"results/{cfg.run.name}",
+    work=f"work/{cfg.run.name}",
+    logs=f"logs/{cfg.run.name}",
+
+
+wildcard_constraints:
+    dataset=r"[A-Za-z0-9_-]+",
+    model=r"[A-Za-z0-9_-]+",
+    stage=r"[A-Za-z0-9_-]+",
+    benchmark=r"[A-Za-z0-9_-]+",
+
+
+def one_of(names):
+    """A wildcard constraint that matches these names and nothing else."""
+    return "|".join(names) or "(?!)"
+
+
+def stages_by(method):
+    """A wildcard constraint for the stages that train by this method."""
+    return one_of(name for name, stage in cfg.stages.items() if stage.method == method)
+
+
+def as_json(value):
+    """A section of the configuration, or a plain value, as a script takes it."""
+    return json.dumps(
+        value if isinstance(value, dict) else value.part(),
+        sort_keys=True,
+        ensure_ascii=False,
+    )
+
+
+def model_manifests():
+    """The manifest of every model of the run."""
+    return expand("<work>/models/{model}/manifest.json", model=cfg.models)
+
+
+def named_targets():
+    """What each stage's and each benchmark's name stands for."""
+    stages = {name: f"<work>/models/{name}/manifest.json" for name in cfg.stages}
+    benchmarks = {
+        name: expand("<results>/scores/{model}/{name}.json", model=cfg.models, name=name) for name in cfg.benchmarks
+    }
+    return stages | benchmarks
+
+
+def job_resources(kind):
+    """Resources of a job, as Snakemake and its SLURM executor read them."""
+    wanted = getattr(cfg.resources, kind)
+    resources = {
+        "mem_mb": wanted.memory_gb * 1000,
+        "runtime": round(wanted.hours * 60),
+        "cpus_per_task": wanted.cpus,
+    }
+    # `gpu: 0` would ask SLURM for GPUs all the same.
+    return resources | ({"gpu": wanted.gpus, "nodes": 1} if wanted.gpus else {})
+
+
+def launcher():
+    """How a training script is started: one process a GPU."""
+    gpus = cfg.resources.train.gpus
+    return f"torchrun --standalone --nproc-per-node {gpus} -m" if gpus > 1 else "python -m"

@@ -1,0 +1,86 @@
+# One job a (model, benchmark) pair, and one comparison of them all.
+rule run_benchmark:
+    input:
+        model="<work>/models/{model}/manifest.json",
+        benchmark="<work>/benchmarks/{benchmark}/manifest.json",
+    output:
+        by_item="<results>/scores/{model}/{benchmark}.items.jsonl",
+        scores="<results>/scores/{model}/{benchmark}.json",
+    log:
+        "<logs>/run_benchmark/{model}/{benchmark}.log",
+    wildcard_constraints:
+        benchmark=one_of(cfg.benchmarks),
+    conda:
+        "../envs/posttrain.yaml"
+    threads: cfg.resources.evaluate.cpus
+    resources:
+        **job_resources("evaluate"),
+    params:
+        offline=OFFLINE,
+        config=lambda wildcards: as_json(cfg.benchmarks[wildcards.benchmark]),
+        dtype=cfg.model.dtype,
+        seed=cfg.run.seed,
+        cpus=cfg.resources.evaluate.cpus,
+        tasks=str(OWN_TASKS),
+    shell:
+        "exec {params.offline} OMP_NUM_THREADS={params.cpus} python -m scripts.evaluate.run_benchmark"
+        " --name {wildcards.benchmark} --config {params.config:q} --dtype {params.dtype} --seed {params.seed}"
+        " --cpus {params.cpus} --tasks {params.tasks:q} --model {input.model} --model-name {wildcards.model}"
+        " --benchmark {input.benchmark} --scores {output.scores} --items {output.by_item} --log {log}"
+
+
+rule score_preferences:
+    input:
+        model="<work>/models/{model}/manifest.json",
+        pairs="<work>/datasets/{dataset}/validation.parquet",
+    output:
+        by_item="<results>/scores/{model}/{dataset}.items.jsonl",
+        scores="<results>/scores/{model}/{dataset}.json",
+    log:
+        "<logs>/score_preferences/{model}/{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(cfg.held_out_pairs),
+    conda:
+        "../envs/posttrain.yaml"
+    threads: cfg.resources.evaluate.cpus
+    resources:
+        **job_resources("evaluate"),
+    params:
+        offline=OFFLINE,
+        dtype=cfg.model.dtype,
+        cpus=cfg.resources.evaluate.cpus,
+    shell:
+        "exec {params.offline} OMP_NUM_THREADS={params.cpus} python -m scripts.evaluate.score_preferences"
+        " --dataset {wildcards.dataset} --pairs {input.pairs} --dtype {params.dtype} --cpus {params.cpus}"
+        " --model {input.model} --model-name {wildcards.model} --scores {output.scores} --items {output.by_item}"
+        " --log {log}"
+
+
+rule compare_models:
+    input:
+        scores=expand(
+            "<results>/scores/{model}/{benchmark}.json",
+            model=cfg.models,
+            benchmark=cfg.scores,
+        ),
+        by_item=expand(
+            "<results>/scores/{model}/{benchmark}.items.jsonl",
+            model=cfg.models,
+            benchmark=cfg.scores,
+        ),
+    output:
+        comparison="<results>/comparison.json",
+        manifest="<results>/comparison.manifest.json",
+    log:
+        "<logs>/compare_models.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        alpha=cfg.comparison.alpha,
+        seed=cfg.run.seed,
+        pairs=[f"{baseline}:{model}" for baseline, model in cfg.comparisons],
+    shell:
+        "exec python -m scripts.evaluate.compare_models --alpha {params.alpha} --seed {params.seed}"
+        " --pairs {params.pairs} --scores {input.scores} --output {output.comparison} --manifest {output.manifest}"
+        " --log {log}"

@@ -1,0 +1,64 @@
+# The report: Markdown from the tables, PDF from the Markdown.
+
+TEMPLATES = Path(workflow.basedir) / "report"
+
+
+rule write_report:
+    input:
+        template=TEMPLATES / "report.md.jinja",
+        words=TEMPLATES / "words" / f"{cfg.report.language}.yaml",
+        funnels=expand("<work>/datasets/{dataset}/funnel.json", dataset=cfg.datasets),
+        datasets=expand("<work>/datasets/{dataset}/source.json", dataset=cfg.datasets),
+        models=expand("<work>/models/{model}/manifest.json", model=cfg.models),
+        logs=expand("<results>/training/{stage}.jsonl", stage=cfg.models[1:]),
+        scores=expand(
+            "<results>/scores/{model}/{name}.json",
+            name=cfg.scores,
+            model=cfg.models,
+        ),
+        by_item=expand(
+            "<results>/scores/{model}/{name}.items.jsonl",
+            name=cfg.scores,
+            model=cfg.models,
+        ),
+        comparison="<results>/comparison.json",
+        figures=expand("<results>/figures/{figure}.svg", figure=FIGURES),
+    output:
+        report="<results>/report.md",
+    log:
+        "<logs>/write_report.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        config=as_json(cfg.report),
+        run=cfg.run.name,
+        seed=cfg.run.seed,
+        alpha=cfg.comparison.alpha,
+    shell:
+        "exec python -m scripts.report.write_report --config {params.config:q} --run {params.run} --seed {params.seed}"
+        " --alpha {params.alpha} --template {input.template:q} --words {input.words:q} --funnels {input.funnels}"
+        " --datasets {input.datasets} --models {input.models} --logs {input.logs} --scores {input.scores}"
+        " --items {input.by_item} --comparison {input.comparison} --figures {input.figures} --output {output.report}"
+        " --log {log}"
+
+
+rule build_pdf:
+    input:
+        report=rules.write_report.output.report,
+        page=TEMPLATES / "page.typ",
+        figures=rules.write_report.input.figures,
+    output:
+        pdf=report(
+            "<results>/report.pdf",
+            caption="../report/captions/report.rst",
+            category="Report",
+        ),
+    log:
+        "<logs>/build_pdf.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    shell:
+        "exec python -m scripts.report.build_pdf --report {input.report} --page {input.page:q} --output {output.pdf}"
+        " --log {log}"

@@ -1,0 +1,106 @@
+"""What a script says while it works.
+
+Every script ends with `run_script(main)`. With `--log FILE`, everything that libraries print goes to that file, and
+only our own sober lines reach both the file and the terminal, so that a user sees how far the work is.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from scripts.common.errors import UserError
+
+SECONDS_BETWEEN_LINES = 5.0
+
+_terminal: TextIO = sys.stderr
+
+
+def say(message: str) -> None:
+    """Write one line to the terminal and, when there is one, to the log."""
+    print(message, file=_terminal, flush=True)
+    if _terminal is not sys.stderr:
+        print(message, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Lines such as `train_sft sft: 12/40 steps, loss 1.203, 0:48 left`, at most one every five seconds.
+
+    Args:
+        label: what is at work.
+        total: how many units there are.
+        unit: the unit's name, in the plural.
+    """
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.started = self.last_line = time.monotonic()
+        self.first = 0
+
+    def start_from(self, done: int) -> None:
+        """Count from here when estimating the time left: what an earlier attempt did took none of ours."""
+        self.first, self.started = done, time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say how far the work is, unless a line was written just now."""
+        now = time.monotonic()
+        if now - self.last_line < SECONDS_BETWEEN_LINES and done < self.total:
+            return
+        self.last_line = now
+        pace = (now - self.started) / max(done - self.first, 1)
+        left = (
+            f"{_clock(pace * (self.total - done))} left" if done < self.total else f"took {_clock(now - self.started)}"
+        )
+        say(", ".join(filter(None, [f"{self.label}: {done}/{self.total} {self.unit}", note, left])))
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser with the option that all scripts share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--log", type=Path, help="file for everything that libraries print")
+    return parser
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run `main`, and turn what goes wrong into one line and an exit code.
+
+    Exit codes: 1 for a UserError, 130 for an interrupt. Other exceptions keep their traceback, in the log.
+    """
+    _redirect_to_log()
+    try:
+        main()
+    except UserError as error:
+        for line in str(error).splitlines():
+            say(f"error: {line}")
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (28, 122):  # ENOSPC and EDQUOT
+            raise
+        say(f"error: {error.filename or 'the disk'}: no space left; free some, or set run.cache to a larger disk")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("interrupted; the next run goes on from here")
+        sys.exit(130)
+
+
+def _redirect_to_log() -> None:
+    """Send file descriptors 1 and 2 to the log, and keep the terminal for `say`."""
+    global _terminal
+    options, _ = make_parser(None).parse_known_args([a for a in sys.argv[1:] if a not in ("-h", "--help")])
+    if options.log is None:
+        return
+    options.log.parent.mkdir(parents=True, exist_ok=True)
+    _terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

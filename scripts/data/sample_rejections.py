@@ -1,0 +1,123 @@
+"""Make preference pairs for a verifiable task: the right answer against the model's own wrong samples.
+
+Every question is answered by sampling. Answers that verify as wrong become the rejected side; the data set's own worked
+answer is the chosen side. Questions that were answered right give no pair, and are counted.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import TypeAdapter
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from scripts.common.config import RejectionsDataset
+from scripts.common.console import Progress, make_parser, run_script, say
+from scripts.common.errors import UserError
+from scripts.common.files import hash_file, written_whole
+from scripts.common.manifest import find_model, write_manifest
+from scripts.common.torch_setup import prepare_torch
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--name", required=True, help="name of the data set to make")
+    parser.add_argument("--config", required=True, help="its `source`, as JSON")
+    parser.add_argument("--dtype", required=True, help="precision of the weights")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the sampling")
+    parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
+    parser.add_argument("--model", type=Path, required=True, help="manifest of the model that answers")
+    parser.add_argument("--questions", type=Path, nargs="+", required=True, help="rows to ask, Parquet")
+    parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest to write")
+    options = parser.parse_args()
+    source = TypeAdapter(RejectionsDataset).validate_json(options.config)
+    device = prepare_torch(options.seed, options.cpus)
+
+    rows = [row for path in options.questions for row in pq.read_table(path).to_pylist()]
+    rows.sort(key=lambda row: row["source_index"])
+    if any(row["answer"] is None for row in rows):
+        raise UserError(
+            f"datasets.{options.name}.source.dataset: '{source.dataset}' has rows without an `answer` to verify against"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(find_model(options.model), padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(find_model(options.model), dtype=options.dtype).to(device).eval()
+    answers = sample_answers(model, tokenizer, [row["messages"][:-1] for row in rows], source, options.name)
+    pairs = make_pairs(rows, answers, re.compile(source.answer_pattern))
+
+    with written_whole(options.output) as temporary:
+        pq.write_table(pa.Table.from_pylist(pairs, schema=SCHEMA), temporary)
+    right = len(answers) * source.samples - len(pairs)
+    say(f"sample_rejections {options.name}: {len(pairs)} wrong and {right} right answers to {len(rows)} questions")
+    write_manifest(
+        options.manifest,
+        artefact="dataset",
+        name=options.name,
+        config=source.part() | {"seed": options.seed},
+        inputs={"model": options.model} | {f"questions {path.stem}": path for path in options.questions},
+        facts={
+            "origin": f"wrong answers of {source.model} to {source.dataset}",
+            "questions": len(rows),
+            "answers": len(answers) * source.samples,
+            "right": right,
+            "rows": len(pairs),
+            "sha256": hash_file(options.output),
+        },
+    )
+
+
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+SCHEMA = pa.schema([("prompt", _TURNS), ("chosen", _TURNS), ("rejected", _TURNS)])
+
+
+@torch.inference_mode()
+def sample_answers(
+    model: Any, tokenizer: Any, prompts: list[list[dict[str, str]]], source: RejectionsDataset, name: str
+) -> list[list[str]]:
+    """`source.samples` answers to each prompt, in the order of the prompts."""
+    progress = Progress(f"sample_rejections {name}", len(prompts), "questions")
+    answers: list[list[str]] = []
+    for start in range(0, len(prompts), source.batch_size):
+        batch = prompts[start : start + source.batch_size]
+        inputs = tokenizer.apply_chat_template(
+            batch, add_generation_prompt=True, tokenize=True, padding=True, return_dict=True, return_tensors="pt"
+        ).to(model.device)
+        outputs = model.generate(
+            **inputs,
+            do_sample=True,
+            temperature=source.temperature,
+            top_k=0,
+            max_new_tokens=source.max_new_tokens,
+            num_return_sequences=source.samples,
+        )
+        texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers += [texts[i : i + source.samples] for i in range(0, len(texts), source.samples)]
+        progress.update(len(answers))
+    return answers
+
+
+def make_pairs(rows: list[dict[str, Any]], answers: list[list[str]], pattern: re.Pattern[str]) -> list[dict[str, Any]]:
+    """One pair for each answer that verifies as wrong."""
+    return [
+        {
+            "prompt": row["messages"][:-1],
+            "chosen": row["messages"][-1:],
+            "rejected": [{"role": "assistant", "content": answer}],
+        }
+        for row, texts in zip(rows, answers, strict=True)
+        for answer in texts
+        if not is_right(answer, row["answer"], pattern)
+    ]
+
+
+def is_right(text: str, answer: str, pattern: re.Pattern[str]) -> bool:
+    """The last match of the pattern is the answer. An answer without a match is wrong."""
+    matches = [match.group() for match in pattern.finditer(text)]
+    return bool(matches) and matches[-1].strip() == answer.strip()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,165 @@
+"""Compare each trained model with its parent and with the base, item by item, on all that both were scored on."""
+
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from scripts.common.console import make_parser, run_script, say
+from scripts.common.errors import UserError
+from scripts.common.files import read_json, read_json_lines, write_json
+from scripts.common.manifest import write_manifest
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--alpha", type=float, required=True, help="significance level after Holm's correction")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the resampling for scores that are not 0 or 1")
+    parser.add_argument("--pairs", nargs="+", required=True, help="baseline:model")
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="scores; their items stand beside them")
+    parser.add_argument("--output", type=Path, required=True, help="comparison to write, JSON")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest to write")
+    options = parser.parse_args()
+    scores = {
+        (s["model"], s["benchmark"]): s | {"items": read_items(path)}
+        for path in options.scores
+        for s in [read_json(path)]
+    }
+
+    pairs = [tuple(pair.split(":")) for pair in options.pairs]
+    benchmarks = [benchmark for benchmark, _ in groupby(sorted(b for _, b in scores))]
+    rows = [
+        compare(scores[baseline, benchmark], scores[model, benchmark], options.alpha, options.seed)
+        for benchmark in benchmarks
+        for baseline, model in pairs
+    ]
+    for row, adjusted in zip(rows, adjust_holm([row["p_value"] for row in rows]), strict=True):
+        row["p_adjusted"] = adjusted
+        row["verdict"] = verdict(row["difference"], adjusted, options.alpha)
+    write_json(options.output, rows)
+    found = sum(row["verdict"] != "no difference found" for row in rows)
+    say(f"compare_models: {len(rows)} comparisons, {found} differences found")
+    write_manifest(
+        options.manifest,
+        artefact="comparison",
+        name="comparison",
+        config={"alpha": options.alpha, "seed": options.seed},
+        inputs={str(f"{s['model']} on {s['benchmark']}"): path for path in options.scores for s in [read_json(path)]},
+        facts={"comparisons": len(rows), "test": "exact McNemar, or sign-flip permutation; Holm over all"},
+    )
+
+
+def read_items(scores: Path) -> dict[str, float]:
+    """Score of each item by its key."""
+    return {item["key"]: item["score"] for item in read_json_lines(scores.with_suffix(".items.jsonl"))}
+
+
+def compare(baseline: dict[str, Any], model: dict[str, Any], alpha: float, seed: int) -> dict[str, Any]:
+    """One row of the comparison, without what depends on the other rows.
+
+    Raises:
+        UserError: the two were not scored on the same items, or not under the same protocol.
+    """
+    where = f"{model['model']} against {baseline['model']} on {model['benchmark']}"
+    if baseline["protocol"] != model["protocol"]:
+        raise UserError(f"{where}: scored under different protocols; run both again")
+    if baseline["items"].keys() != model["items"].keys():
+        raise UserError(f"{where}: scored on different items; run both again")
+    before = np.array([baseline["items"][key] for key in baseline["items"]])
+    after = np.array([model["items"][key] for key in baseline["items"]])
+    p_value, low, high = paired_test(before, after, alpha, seed)
+    return {
+        "benchmark": model["benchmark"],
+        "metric": model["metric"],
+        "baseline": baseline["model"],
+        "model": model["model"],
+        "n": len(before),
+        "baseline_score": float(before.mean()),
+        "model_score": float(after.mean()),
+        "difference": float(after.mean() - before.mean()),
+        "ci_low": low,
+        "ci_high": high,
+        "p_value": p_value,
+    }
+
+
+def paired_test(before: Values, after: Values, alpha: float, seed: int) -> tuple[float, float, float]:
+    """Two-sided p value of no difference, and the 1 - alpha interval of the mean difference `after - before`."""
+    if set(np.unique([before, after])) <= {0.0, 1.0}:
+        return mcnemar(before, after), *newcombe(before, after, alpha)
+    difference = after - before
+    if not difference.any():
+        return 1.0, 0.0, 0.0
+    if len(difference) == 1:
+        return 1.0, -1.0, 1.0  # one item says nothing about others
+    generator = np.random.default_rng(seed)
+    test = stats.permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=10_000, rng=generator)
+    interval = stats.bootstrap(
+        (difference,), np.mean, confidence_level=1 - alpha, n_resamples=10_000, method="percentile", rng=generator
+    ).confidence_interval
+    return float(test.pvalue), float(interval.low), float(interval.high)
+
+
+def mcnemar(before: Values, after: Values) -> float:
+    """Exact McNemar test: of the items that changed, are as many better as worse? (binomial, two-sided)"""
+    better = int(((after == 1) & (before == 0)).sum())
+    worse = int(((after == 0) & (before == 1)).sum())
+    return float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def newcombe(before: Values, after: Values, alpha: float) -> tuple[float, float]:
+    """Interval of the difference of two paired proportions.
+
+    Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10: Wilson's intervals of the two proportions, joined
+    by their correlation, with his correction of it for small tables.
+    """
+    n = len(before)
+    both = float(((before == 1) & (after == 1)).sum())
+    gained = float(((before == 0) & (after == 1)).sum())
+    lost = float(((before == 1) & (after == 0)).sum())
+    neither = n - both - gained - lost
+    new, old = (both + gained) / n, (both + lost) / n
+    new_low, new_high = _wilson(int(both + gained), n, alpha)
+    old_low, old_high = _wilson(int(both + lost), n, alpha)
+    margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
+    determinant = both * neither - gained * lost
+    if margins == 0:
+        phi = 0.0
+    elif determinant > n / 2:
+        phi = (determinant - n / 2) / margins**0.5
+    elif determinant >= 0:
+        phi = 0.0
+    else:
+        phi = determinant / margins**0.5
+    down = (new - new_low) ** 2 - 2 * phi * (new - new_low) * (old_high - old) + (old_high - old) ** 2
+    up = (new_high - new) ** 2 - 2 * phi * (new_high - new) * (old - old_low) + (old - old_low) ** 2
+    return new - old - max(down, 0.0) ** 0.5, new - old + max(up, 0.0) ** 0.5
+
+
+def _wilson(successes: int, n: int, alpha: float) -> tuple[float, float]:
+    interval = stats.binomtest(successes, n).proportion_ci(1 - alpha, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def adjust_holm(p_values: list[float]) -> list[float]:
+    """Holm's step-down adjustment: p values that may be held against alpha one by one (Holm, 1979)."""
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def verdict(difference: float, p_adjusted: float, alpha: float) -> str:
+    """What the numbers allow to say."""
+    if p_adjusted >= alpha:
+        return "no difference found"
+    return "improved" if difference > 0 else "worsened"
+
+
+if __name__ == "__main__":
+    run_script(main)

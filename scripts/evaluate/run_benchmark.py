@@ -1,0 +1,179 @@
+"""Score one model on one benchmark with lm-eval, under the benchmark's protocol."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.models.huggingface import HFLM
+from pydantic import TypeAdapter
+
+from scripts.common.config import Benchmark, nearest
+from scripts.common.console import Progress, make_parser, run_script, say
+from scripts.common.errors import UserError
+from scripts.common.files import hash_json
+from scripts.common.manifest import describe, find_model
+from scripts.common.torch_setup import prepare_torch
+from scripts.evaluate.scores import write_scores
+from scripts.evaluate.tasks import make_manager
+
+
+class ReportingLM(HFLM):
+    """lm-eval's Hugging Face model, unchanged but for a line now and then that says how far it is."""
+
+    progress: Progress
+    done = 0
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        self.progress.total = len(requests)
+        return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
+
+    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> Any:
+        self.progress.total = len(requests)
+        return super()._loglikelihood_tokens(requests, *args, **kwargs)
+
+    def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._count(context, super()._model_generate(context, *args, **kwargs))
+
+    def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._count(inps, super()._model_call(inps, *args, **kwargs))
+
+    def _count(self, batch: Any, result: Any) -> Any:
+        # Choices that share a forward pass are counted once, so the count may stay below the total.
+        self.done += batch.shape[0]
+        self.progress.update(min(self.done, self.progress.total - 1))
+        return result
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--name", required=True, help="name of the benchmark in the configuration")
+    parser.add_argument("--config", required=True, help="the benchmark's section, as JSON")
+    parser.add_argument("--dtype", required=True, help="precision of the weights")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the few-shot examples")
+    parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
+    parser.add_argument("--tasks", type=Path, required=True, help="folder with our own task files")
+    parser.add_argument("--model", type=Path, required=True, help="manifest of the model")
+    parser.add_argument("--model-name", required=True, help="name of the model")
+    parser.add_argument("--benchmark", type=Path, required=True, help="manifest of the downloaded benchmark")
+    parser.add_argument("--scores", type=Path, required=True, help="score to write, JSON")
+    parser.add_argument("--items", type=Path, required=True, help="item by item, JSON lines")
+    options = parser.parse_args()
+    benchmark = TypeAdapter(Benchmark).validate_json(options.config)
+    device = prepare_torch(options.seed, options.cpus)
+    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+
+    model = ReportingLM(
+        pretrained=str(find_model(options.model).resolve()),
+        dtype=options.dtype,
+        device=device,
+        batch_size=benchmark.batch_size,
+    )
+    model.progress = Progress(f"run_benchmark {options.model_name} {options.name}", 0, "requests")
+    results = evaluate(model, benchmark, options.tasks, options.benchmark, options.seed)
+    items = read_items(results["samples"], benchmark, options.name)
+
+    protocol = benchmark.model_dump(exclude={"source", "batch_size", "unsafe_code"}) | {
+        "chat_template_sha256": hash_json(model.tokenizer.chat_template) if benchmark.chat_template else None,
+        "task_versions": results["versions"],
+        "dtype": options.dtype,
+        "seed": options.seed,
+    }
+    score = write_scores(
+        options.scores,
+        options.items,
+        items,
+        benchmark=options.name,
+        model=options.model_name,
+        task=benchmark.task,
+        metric=benchmark.metric,
+        protocol=protocol,
+        provenance=describe(
+            artefact="scores",
+            name=f"{options.model_name} on {options.name}",
+            config=benchmark.part(),
+            inputs={"model": options.model, "benchmark": options.benchmark},
+            facts={"seed": options.seed},
+        ),
+    )
+    say(f"run_benchmark {options.model_name} {options.name}: {benchmark.metric} {score:.3f} of {len(items)} items")
+
+
+def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path, seed: int) -> dict[str, Any]:
+    """What lm-eval returns for this benchmark; it runs in the benchmark's mirror of the hub, where there is one."""
+    own_tasks = own_tasks.resolve()
+    mirror = manifest.parent / "mirror"
+    here = Path.cwd()
+    if mirror.is_dir():
+        os.chdir(mirror)
+    if benchmark.unsafe_code:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"
+    try:
+        results = lm_eval.simple_evaluate(
+            model=model,
+            tasks=[benchmark.task],
+            task_manager=make_manager(benchmark.task, own_tasks),
+            num_fewshot=benchmark.shots,
+            limit=benchmark.limit,
+            gen_kwargs={"max_gen_toks": benchmark.max_new_tokens} if benchmark.max_new_tokens else None,
+            apply_chat_template=benchmark.chat_template,
+            fewshot_as_multiturn=benchmark.chat_template,
+            bootstrap_iters=0,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            confirm_run_unsafe_code=benchmark.unsafe_code,
+        )
+    finally:
+        os.chdir(here)
+    return dict(results)
+
+
+def read_items(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, name: str) -> list[dict[str, Any]]:
+    """One item a question, over all tasks of a group.
+
+    Returns:
+        Items with `key` (task and hash of the document, by which two models are paired), `prompt`, `target`, `answer`
+        and `score`.
+
+    Raises:
+        UserError: the task has no such filter or metric.
+    """
+    logged = [(task, sample) for task, rows in samples.items() for sample in rows]
+    known = {sample["filter"] for _, sample in logged}
+    require(benchmark.filter, known, f"benchmarks.{name}.filter: task {benchmark.task} has no filter")
+    chosen = [(task, sample) for task, sample in logged if sample["filter"] == benchmark.filter]
+    known = set(chosen[0][1]["metrics"])
+    require(benchmark.metric, known, f"benchmarks.{name}.metric: task {benchmark.task} has no metric")
+    return [
+        {
+            "key": f"{task}/{sample['doc_id']}/{sample['doc_hash'][:16]}",
+            "prompt": str(sample["arguments"][0][0]),
+            "target": str(sample["target"]),
+            "answer": answer_of(sample),
+            "score": float(sample[benchmark.metric]),
+        }
+        for task, sample in chosen
+    ]
+
+
+def require(name: str, known: set[str], complaint: str) -> None:
+    """Raise UserError, with the nearest right name, when a name is not known."""
+    if name not in known:
+        raise UserError(f"{complaint} '{name}'{nearest(name, sorted(known))}")
+
+
+def answer_of(sample: dict[str, Any]) -> str:
+    """The text that the model wrote, or the choice that it found likeliest."""
+    response = sample["resps"][0][0]
+    if isinstance(response, str):
+        return response
+    likelihoods = [float(answers[0][0]) for answers in sample["resps"]]
+    best = likelihoods.index(max(likelihoods))
+    return str(sample["arguments"][best][1]).strip()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,92 @@
+"""lm-eval tasks by name, without its scan of all 14,000 task files (which takes longer than a small benchmark)."""
+
+import os
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.common.config import nearest
+from scripts.common.errors import UserError
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+_NAME = re.compile(r"^(?:task|group):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
+
+
+def stock_folder() -> Path:
+    """The folder of lm-eval's own tasks, found without importing it."""
+    spec = find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        raise UserError("lm-eval is not installed; run `make venv`")
+    return Path(spec.origin).parent / "tasks"
+
+
+def check_tasks(tasks: dict[str, str], own_tasks: Path) -> None:
+    """Refuse tasks that neither we nor lm-eval know.
+
+    Args:
+        tasks: task name of each benchmark.
+        own_tasks: folder with our own task files.
+
+    Raises:
+        UserError: one line a benchmark, with the nearest right name.
+    """
+    own = _names(own_tasks)
+    unknown = {benchmark: task for benchmark, task in tasks.items() if task not in own}
+    # A file or a folder of the task's own name is the rule, and listing them costs a tenth of reading all files.
+    listed = set(_names_on_disk(stock_folder())) if unknown else set()
+    unknown = {benchmark: task for benchmark, task in unknown.items() if task not in listed}
+    if not unknown:
+        return
+    known = own | _names(stock_folder())
+    problems = [
+        f"benchmarks.{benchmark}.task: lm-eval knows no task '{task}'{nearest(task, sorted(known))}"
+        for benchmark, task in unknown.items()
+        if task not in known
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def make_manager(task: str, own_tasks: Path) -> "TaskManager":
+    """A task manager that knows this task and its neighbours only."""
+    from lm_eval.tasks import TaskManager
+
+    if task in _names(own_tasks):
+        return TaskManager(include_defaults=False, include_path=str(own_tasks))
+    folder = _folder_of(task)
+    if folder is None:
+        raise UserError(f"lm-eval knows no task '{task}'")
+    return TaskManager(include_defaults=False, include_path=str(folder))
+
+
+def load_tasks(task: str, own_tasks: Path) -> Iterator[Any]:
+    """The tasks behind a name: itself, or the members of a group, in order."""
+    loaded = make_manager(task, own_tasks).load([task])
+    yield from loaded["tasks"].values()
+
+
+def _folder_of(task: str) -> Path | None:
+    """The folder directly under lm-eval's tasks whose files define a task."""
+    definition = re.compile(rf"^(?:task|group):[ \t]*['\"]?{re.escape(task)}['\"]?[ \t]*$", re.MULTILINE)
+    root = stock_folder()
+    # Most tasks stand in a file or a folder of their own name: look there first.
+    for path in sorted(root.rglob("*.yaml"), key=lambda path: (task not in (path.stem, *path.parts), path)):
+        if definition.search(path.read_text(encoding="utf-8")):
+            return root / path.relative_to(root).parts[0]
+    return None
+
+
+def _names_on_disk(folder: Path) -> Iterator[str]:
+    """Names of task folders and of task files; files of groups begin with an underscore."""
+    for _, folders, files in os.walk(folder):
+        yield from folders
+        yield from (file.removesuffix(".yaml").lstrip("_") for file in files if file.endswith(".yaml"))
+
+
+def _names(folder: Path) -> set[str]:
+    """Names of the tasks and groups that the files of a folder define."""
+    return {name for path in folder.rglob("*.yaml") for name in _NAME.findall(path.read_text(encoding="utf-8"))}

@@ -1,0 +1,477 @@
+"""What the report says, worked out from the tables: one function a part, each from tables to words and table rows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from scripts.common.config import BASE
+from scripts.common.errors import UserError
+from scripts.report.markdown import Cells, Markdown, cut_end, cut_start, finalise, make_table
+from scripts.report.words import (
+    DASH,
+    Words,
+    count,
+    duration,
+    gigabytes,
+    loss,
+    magnitude,
+    p_value,
+    percent,
+    signed_points,
+)
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+VERDICTS = {"improved": "improved", "worsened": "worsened", "no difference found": "unclear"}
+"""Verdicts of the comparison table, and the last part of the keys of their words."""
+
+NAMED_IN_FULL = 4
+"""Most benchmarks of one verdict whose intervals and p values stand in the text as well; the table has all."""
+
+MODELS_A_TABLE = 5
+"""Models side by side in one score table, so that it fits the page."""
+
+CHOICE_METRICS = ("acc", "acc_norm", "preference_accuracy")
+"""Metrics of which given text a model finds likelier. It wrote none itself, so there is no answer of its to show."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything that the report is made from.
+
+    Args:
+        funnels: funnel of each data set.
+        datasets: manifest of each data set.
+        models: manifest of each model, base first and parents before children.
+        logs: training log of each stage, in the order of the models.
+        scores: score of each model on each benchmark.
+        comparisons: rows of the comparison table.
+    """
+
+    funnels: list[Json]
+    datasets: list[Json]
+    models: list[Json]
+    logs: list[list[Json]]
+    scores: list[Json]
+    comparisons: list[Json]
+
+    @property
+    def base(self) -> Json:
+        return self.models[0]
+
+    @property
+    def stages(self) -> list[Json]:
+        return self.models[1:]
+
+    @property
+    def model_names(self) -> list[str]:
+        return [model["name"] for model in self.models]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        return list(dict.fromkeys(score["benchmark"] for score in self.scores))
+
+    @property
+    def manifests(self) -> list[Json]:
+        return [*self.datasets, *self.models, *(score["provenance"] for score in self.scores)]
+
+
+# --- summary ------------------------------------------------------------------------------------
+
+
+def summarise(tables: Tables, run: str, words: Words) -> Markdown:
+    """One paragraph: what was trained and scored."""
+    return words(
+        "summary_stages" if tables.stages else "summary_base",
+        run=run,
+        origin=tables.base["facts"]["origin"],
+        stages=words.enumerate(tables.model_names[1:]) if tables.stages else "",
+        models=words.enumerate(tables.model_names),
+        benchmarks=words.enumerate(tables.benchmarks),
+    )
+
+
+def key_facts(tables: Tables, seed: int, words: Words) -> Markdown:
+    """Table of the base model, the stages and what the run took."""
+    base = tables.base["facts"]
+    origin = join([base["origin"], describe_version(base, words), base.get("note")], "; ")
+    rows: list[Cells] = [
+        [words("base_model"), origin],
+        [words("parameters"), magnitude(base.get("parameters"))],
+        *([words("stage", name=stage["name"]), describe_stage(stage, words)] for stage in tables.stages),
+        [words("seed"), seed],
+        [words("device"), words.enumerate(unique(manifest["device"] for manifest in tables.models))],
+        [words("job_time"), words("job_time_value", time=duration(sum(m["seconds"] for m in tables.manifests)))],
+        [words("peak_memory"), words("peak_memory_value", memory=describe_memory(tables.manifests, words))],
+    ]
+    return make_table([words("key_fact"), words("key_value")], rows, "lw", words("key_facts_caption"))
+
+
+def describe_stage(stage: Json, words: Words) -> Markdown:
+    """Method, parent, data set, tuning and steps of a stage."""
+    config = stage["config"]
+    return words(
+        "stage_value",
+        method=config["method"].upper(),
+        parent=config["from"],
+        dataset=config["dataset"],
+        tuning=words(f"tuning_{config['tuning']}", **config["lora"]),
+        steps=count(stage["facts"]["steps"]),
+    )
+
+
+def describe_version(facts: Json, words: Words) -> Markdown | None:
+    """Revision or checksum in short form; None when neither was recorded."""
+    if facts.get("revision"):
+        return words("revision", revision=facts["revision"][:12])
+    if facts.get("sha256"):
+        return words("checksum", sha256=facts["sha256"][:12])
+    return None
+
+
+def describe_memory(manifests: Iterable[Json], words: Words) -> Markdown:
+    """The most memory that one of the processes held, and on a GPU where there was one."""
+    manifests = list(manifests)
+    memory = gigabytes(max(manifest["peak_memory_bytes"] for manifest in manifests))
+    on_gpu = [m["peak_gpu_memory_bytes"] for m in manifests if m["peak_gpu_memory_bytes"] is not None]
+    return words("gpu_memory", memory=memory, gpu=gigabytes(max(on_gpu))) if on_gpu else memory
+
+
+# --- verdict ------------------------------------------------------------------------------------
+
+
+def count_verdicts(comparisons: list[Json]) -> dict[str, int]:
+    """How many comparisons there are, and how many of each verdict; keys are `total` and the values of VERDICTS."""
+    return {"total": len(comparisons)} | {
+        word: sum(row["verdict"] == verdict for row in comparisons) for verdict, word in VERDICTS.items()
+    }
+
+
+def verdicts(comparisons: list[Json], alpha: float, words: Words) -> list[Markdown]:
+    """One sentence a pair of models: what improved, what got worse, and where no difference was found."""
+    pairs = unique((row["baseline"], row["model"]) for row in comparisons)
+    sentences = []
+    for baseline, model in pairs:
+        rows = [row for row in comparisons if (row["baseline"], row["model"]) == (baseline, model)]
+        findings = [find(rows, verdict, alpha, words) for verdict in VERDICTS]
+        said = Markdown(words("verdict_separator").join(finding for finding in findings if finding))
+        sentences.append(words("verdict_pair", model=model, baseline=baseline, findings=said))
+    return sentences
+
+
+def find(rows: list[Json], verdict: str, alpha: float, words: Words) -> Markdown | None:
+    """The benchmarks with this verdict, with their numbers as long as they are few; None when there are none."""
+    chosen = [row for row in rows if row["verdict"] == verdict]
+    if not chosen:
+        return None
+    in_full = len(chosen) <= NAMED_IN_FULL
+    items = [describe_comparison(row, alpha, words) if in_full else name_comparison(row, words) for row in chosen]
+    return words(f"verdict_{VERDICTS[verdict]}", items=words.enumerate(items))
+
+
+def describe_comparison(row: Json, alpha: float, words: Words) -> Markdown:
+    """A benchmark with the difference on it, its interval, n and adjusted p."""
+    p = row["p_adjusted"]
+    return words(
+        "verdict_item",
+        benchmark=row["benchmark"],
+        difference=signed_points(row["difference"]),
+        confidence=confidence(alpha),
+        low=signed_points(row["ci_low"]),
+        high=signed_points(row["ci_high"]),
+        n=count(row["n"]),
+        p=words("p_below" if p < 0.001 else "p_equal", p=p_value(p)),
+    )
+
+
+def name_comparison(row: Json, words: Words) -> Markdown:
+    """A benchmark with the difference on it."""
+    return words("verdict_short", benchmark=row["benchmark"], difference=signed_points(row["difference"]))
+
+
+def confidence(alpha: float) -> Markdown:
+    """Confidence level in percent: `95` for an alpha of 0.05."""
+    return Markdown(f"{100 * (1 - alpha):.6g}")
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+def check_funnel(funnel: Json) -> None:
+    """Raise UserError unless every row that was read was removed by a step or is in a split."""
+    name, steps = funnel["dataset"], funnel["steps"]
+    for before, after in pairwise(steps):
+        if before["rows"] - after["removed"] != after["rows"]:
+            raise UserError(
+                f"funnel of {name}: {before['rows']} rows before step {after['step']} less {after['removed']} removed "
+                f"are not the {after['rows']} rows after it; run filter_dataset for {name} again"
+            )
+    in_splits = sum(funnel["splits"].values())
+    if in_splits != steps[-1]["rows"]:
+        raise UserError(
+            f"funnel of {name}: {steps[-1]['rows']} rows are left, but the splits have {in_splits}; "
+            f"run filter_dataset for {name} again"
+        )
+
+
+def data_table(funnels: list[Json], words: Words) -> Markdown:
+    """Table of what became of the rows of each data set."""
+    rows: list[Cells] = []
+    for funnel in funnels:
+        check_funnel(funnel)
+        removed: list[object] = [
+            words("removed", step=words.either("step", step["step"]), rows=count(step["removed"]))
+            for step in funnel["steps"]
+            if step["removed"]
+        ]
+        rows.append(
+            [
+                funnel["dataset"],
+                count(funnel["steps"][0]["rows"]),
+                join(removed, words("list_comma")) if removed else words("removed_nothing"),
+                count(funnel["steps"][-1]["rows"]),
+                count(funnel["splits"].get("train")),
+                count(funnel["splits"].get("validation")),
+            ]
+        )
+    header = [words("dataset"), words("read"), words("removed_by"), words("left"), words("train"), words("validation")]
+    return make_table(header, rows, "lrwrrr", words("data_caption"))
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def stage_table(tables: Tables, words: Words) -> Markdown:
+    """Table of what each stage trained on, how fast, and from which loss to which."""
+    rows = [stage_row(stage, log, words) for stage, log in zip(tables.stages, tables.logs, strict=True)]
+    header = [
+        words("stage_column"),
+        words("method"),
+        words("rows"),
+        words("steps"),
+        words("tokens_per_second"),
+        words("seconds"),
+        words("first_loss"),
+        words("last_loss"),
+        words("peak_memory"),
+    ]
+    return make_table(header, rows, "llrrrrrrr", words("stages_caption"))
+
+
+def stage_row(stage: Json, log: list[Json], words: Words) -> Cells:
+    """One line of the stage table."""
+    facts = stage["facts"]
+    losses = [row["loss"] for row in log if row.get("loss") is not None]
+    return [
+        stage["name"],
+        stage["config"]["method"].upper(),
+        count(facts.get("train_rows")),
+        count(facts.get("steps")),
+        count(facts.get("tokens_per_second")),
+        count(facts.get("train_seconds")),
+        loss(losses[0] if losses else None),
+        loss(losses[-1] if losses else None),
+        describe_memory([stage], words),
+    ]
+
+
+def resumptions(stages: list[Json], words: Words) -> list[Markdown]:
+    """A sentence for each stage that went on from an earlier attempt."""
+    return [
+        words("training_resumed", stage=stage["name"], step=count(stage["facts"]["resumed_from"]))
+        for stage in stages
+        if stage["facts"].get("resumed_from")
+    ]
+
+
+# --- benchmarks ---------------------------------------------------------------------------------
+
+
+def score_tables(tables: Tables, words: Words) -> list[Markdown]:
+    """Tables of the scores with their intervals, of a few models each."""
+    names = tables.model_names
+    groups = [names[start : start + MODELS_A_TABLE] for start in range(0, len(names), MODELS_A_TABLE)]
+    found = {(score["benchmark"], score["model"]): score for score in tables.scores}
+    numbers = {benchmark: count_items(tables.scores, benchmark) for benchmark in tables.benchmarks}
+    return [
+        make_table(
+            [words("benchmark"), "n", *group],
+            [
+                [name, count(numbers[name]), *(describe_score(found.get((name, model))) for model in group)]
+                for name in tables.benchmarks
+            ],
+            "lr" + "r" * len(group),
+            words("scores_caption"),
+        )
+        for group in groups
+    ]
+
+
+def count_items(scores: list[Json], benchmark: str) -> int:
+    """The number of items of a benchmark; raises UserError when models were asked different numbers."""
+    numbers = {score["model"]: score["n"] for score in scores if score["benchmark"] == benchmark}
+    if len(set(numbers.values())) > 1:
+        given = ", ".join(f"{model} {n}" for model, n in numbers.items())
+        raise UserError(
+            f"scores of {benchmark}: models have different numbers of items ({given}); score them all again"
+        )
+    return int(next(iter(numbers.values())))
+
+
+def describe_score(score: Json | None) -> Markdown:
+    """A score in percent with its interval."""
+    if score is None:
+        return Markdown(DASH)
+    return Markdown(f"{percent(score['score'])} [{percent(score['ci_low'])}, {percent(score['ci_high'])}]")
+
+
+def comparison_table(comparisons: list[Json], alpha: float, words: Words) -> Markdown:
+    """Table of all paired comparisons."""
+    rows: list[Cells] = [
+        [
+            row["benchmark"],
+            words("comparison_value", model=row["model"], baseline=row["baseline"]),
+            count(row["n"]),
+            percent(row["baseline_score"]),
+            percent(row["model_score"]),
+            Markdown(
+                f"{signed_points(row['difference'])} [{signed_points(row['ci_low'])}, {signed_points(row['ci_high'])}]"
+            ),
+            p_value(row["p_adjusted"]),
+            words(f"short_{VERDICTS[row['verdict']]}"),
+        ]
+        for row in comparisons
+    ]
+    header = [
+        words("benchmark"),
+        words("comparison"),
+        "n",
+        words("before"),
+        words("after"),
+        words("difference"),
+        words("adjusted_p"),
+        words("verdict"),
+    ]
+    return make_table(header, rows, "llrrrrrl", words("comparisons_caption", confidence=confidence(alpha)))
+
+
+# --- sample answers -----------------------------------------------------------------------------
+
+
+def find_generated(scores: list[Json]) -> str | None:
+    """The first benchmark whose items hold text that the models wrote; None when there is none."""
+    return next((score["benchmark"] for score in scores if score["metric"] not in CHOICE_METRICS), None)
+
+
+def sample_tables(items: dict[str, list[Json]], benchmark: str, examples: int, words: Words) -> list[Markdown]:
+    """A table an item: its prompt, the expected answer, and what each model answered.
+
+    `items` are those of each model on the benchmark. Of the ones that all models were asked, the first `examples` are
+    shown.
+    """
+    by_key = {model: {item["key"]: item for item in own} for model, own in items.items()}
+    first = next(iter(items.values()))
+    shared = [item for item in first if all(item["key"] in own for own in by_key.values())]
+    return [
+        make_table(
+            [words("question"), cut_start(last_question(item["prompt"])), ""],
+            [
+                [words("expected"), cut_end(item["target"]), ""],
+                *(
+                    [model, cut_end(own[item["key"]]["answer"]), judge(own[item["key"]]["score"], words)]
+                    for model, own in by_key.items()
+                ),
+            ],
+            "lwl",
+            words("sample_caption", number=number, benchmark=benchmark),
+        )
+        for number, item in enumerate(shared[:examples], start=1)
+    ]
+
+
+def last_question(prompt: str) -> str:
+    """What the user asks last in a prompt made by the ChatML template; other prompts as they are.
+
+    >>> last_question("<|im_start|>user\\n2 + 2 =<|im_end|>\\n<|im_start|>assistant\\n")
+    '2 + 2 ='
+    """
+    _, marker, turn = prompt.rpartition("<|im_start|>user\n")
+    return turn.split("<|im_end|>")[0] if marker else prompt
+
+
+def judge(score: float, words: Words) -> Markdown:
+    """`right`, `wrong`, or the percentage of a graded item."""
+    if score in (0, 1):
+        return words("right") if score else words("wrong")
+    return words("partly", score=percent(score))
+
+
+# --- provenance ---------------------------------------------------------------------------------
+
+
+def provenance_table(tables: Tables, words: Words) -> Markdown:
+    """Table of every artefact: what it was made from, where, and what it took."""
+    sources = [describe_source(manifest, words) for manifest in [*tables.datasets, *tables.models]]
+    sources += [words("made_of_scores", task=score["task"], metric=score["metric"]) for score in tables.scores]
+    rows: list[Cells] = [
+        [
+            name_artefact(manifest, words),
+            source,
+            shorten_commit(manifest["git_commit"]),
+            manifest["device"],
+            duration(manifest["seconds"]),
+            describe_memory([manifest], words),
+        ]
+        for manifest, source in zip(tables.manifests, sources, strict=True)
+    ]
+    header = [words("artefact"), words("made_from"), words("commit"), words("device"), words("time"), words("memory")]
+    return make_table(header, rows, "lwllrr", words("provenance_caption"))
+
+
+def name_artefact(manifest: Json, words: Words) -> Markdown:
+    """`model sft`, `scores sft on gsm8k`."""
+    return words(f"artefact_{manifest['artefact']}", name=manifest["name"])
+
+
+def describe_source(manifest: Json, words: Words) -> Markdown:
+    """Origin and version of what was fetched; parent and data set of what was trained or sampled."""
+    config, facts = manifest["config"], manifest["facts"]
+    if manifest["artefact"] == "model" and manifest["name"] != BASE:
+        return words("made_of_stage", parent=config["from"], dataset=config["dataset"])
+    return join([facts["origin"], describe_version(facts, words)], "; ")
+
+
+def shorten_commit(commit: str | None) -> str:
+    """Seven digits of a commit, and the `+` that stands for uncommitted changes."""
+    return DASH if commit is None else commit[:7] + ("+" if commit.endswith("+") else "")
+
+
+def describe_versions(tables: Tables, words: Words) -> list[Markdown]:
+    """The versions of the packages; a sentence for each set of versions when there are several."""
+    made: dict[str, list[Json]] = {}
+    for manifest in tables.manifests:
+        versions = ", ".join(f"{package} {version}" for package, version in manifest["versions"].items())
+        made.setdefault(versions, []).append(manifest)
+    if len(made) == 1:
+        return [words("versions_all", versions=next(iter(made)))]
+    return [
+        words(
+            "versions_some", artefacts=words.enumerate([name_artefact(m, words) for m in manifests]), versions=versions
+        )
+        for versions, manifests in made.items()
+    ]
+
+
+# --- small helpers ------------------------------------------------------------------------------
+
+
+def unique(values: Iterable[T]) -> list[T]:
+    """The different values, in the order in which they came."""
+    return list(dict.fromkeys(values))
+
+
+def join(parts: Sequence[object], separator: str) -> Markdown:
+    """The parts that are not None, one after another; those that are no Markdown escaped."""
+    return Markdown(separator.join(finalise(part) for part in parts if part is not None))

@@ -1,0 +1,132 @@
+"""Write the report as Markdown, from the tables of the run and a template."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from scripts.common.config import Report
+from scripts.common.console import make_parser, run_script, say
+from scripts.common.files import read_json, read_json_lines, write_text
+from scripts.report import contents
+from scripts.report.contents import Tables
+from scripts.report.markdown import Markdown, finalise
+from scripts.report.words import Words
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", required=True, help="section `report` of the configuration, as JSON")
+    parser.add_argument("--run", required=True, help="name of the run")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the run")
+    parser.add_argument("--alpha", type=float, required=True, help="significance level of the comparisons")
+    parser.add_argument("--template", type=Path, required=True, help="report.md.jinja")
+    parser.add_argument("--words", type=Path, required=True, help="words in the report's language, YAML")
+    parser.add_argument("--funnels", type=Path, nargs="*", default=[], help="funnel.json of each data set")
+    parser.add_argument("--datasets", type=Path, nargs="*", default=[], help="manifest of each data set")
+    parser.add_argument("--models", type=Path, nargs="+", required=True, help="manifest of each model, base first")
+    parser.add_argument("--logs", type=Path, nargs="*", default=[], help="training log of each stage, in their order")
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="score of each model and benchmark")
+    parser.add_argument("--items", type=Path, nargs="+", required=True, help="items of each score, in their order")
+    parser.add_argument("--comparison", type=Path, required=True, help="comparison.json")
+    parser.add_argument("--figures", type=Path, nargs="+", required=True, help="figures, found by their names")
+    parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
+    options = parser.parse_args()
+
+    tables = Tables(
+        funnels=[read_json(path) for path in options.funnels],
+        datasets=[read_json(path) for path in options.datasets],
+        models=[read_json(path) for path in options.models],
+        logs=[read_json_lines(path) for path in options.logs],
+        scores=[read_json(path) for path in options.scores],
+        comparisons=read_json(options.comparison),
+    )
+    figures = {path.stem: os.path.relpath(path, options.output.parent) for path in options.figures}
+    sampled, items = read_samples(tables, options.items)
+    report = render(
+        options.template,
+        Words.read(options.words),
+        tables=tables,
+        config=Report.model_validate_json(options.config),
+        run=options.run,
+        seed=options.seed,
+        alpha=options.alpha,
+        figures=figures,
+        sampled=sampled,
+        items=items,
+    )
+    write_text(options.output, report)
+    say(f"write_report: {options.output}")
+
+
+def read_samples(tables: Tables, paths: list[Path]) -> tuple[str | None, dict[str, list[dict[str, Any]]]]:
+    """The benchmark that sample answers are taken from, and the items of each model on it."""
+    sampled = contents.find_generated(tables.scores)
+    own = [
+        (score["model"], path)
+        for score, path in zip(tables.scores, paths, strict=True)
+        if score["benchmark"] == sampled
+    ]
+    return sampled, {model: read_json_lines(path) for model, path in own}
+
+
+def render(
+    template: Path,
+    words: Words,
+    *,
+    tables: Tables,
+    config: Report,
+    run: str,
+    seed: int,
+    alpha: float,
+    figures: dict[str, str],
+    sampled: str | None,
+    items: dict[str, list[dict[str, Any]]],
+) -> str:
+    """The report as Markdown.
+
+    `figures` are the paths of the figures from the report's folder, by their names; `sampled` is the benchmark that
+    sample answers are taken from, and `items` are each model's on it.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        finalize=finalise,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quoted"] = quote
+    return environment.get_template(template.name).render(
+        words=words,
+        title=config.title,
+        run=run,
+        created=max(datetime.fromisoformat(manifest["created"]) for manifest in tables.manifests).astimezone(UTC),
+        summary=contents.summarise(tables, run, words),
+        key_facts=contents.key_facts(tables, seed, words),
+        comparisons=tables.comparisons,
+        verdict_counts=contents.count_verdicts(tables.comparisons),
+        verdicts=contents.verdicts(tables.comparisons, alpha, words),
+        alpha=alpha,
+        confidence=contents.confidence(alpha),
+        figures={name: Markdown(path) for name, path in figures.items()},
+        data_table=contents.data_table(tables.funnels, words) if tables.funnels else None,
+        stage_table=contents.stage_table(tables, words) if tables.stages else None,
+        resumptions=contents.resumptions(tables.stages, words),
+        score_tables=contents.score_tables(tables, words),
+        comparison_table=contents.comparison_table(tables.comparisons, alpha, words) if tables.comparisons else "",
+        sampled=sampled,
+        samples=contents.sample_tables(items, sampled, config.examples, words) if sampled else [],
+        provenance_table=contents.provenance_table(tables, words),
+        versions=contents.describe_versions(tables, words),
+    )
+
+
+def quote(value: object) -> Markdown:
+    """A value of the header: YAML text, in which pandoc then reads the Markdown."""
+    return Markdown(json.dumps(finalise(value), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,58 @@
+"""Starting our scripts as the rules do: as modules, from a folder of their own, without the network."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+OWN_TASKS = REPOSITORY / "benchmarks"
+
+
+def script_command(script: str, options: dict[str, Any]) -> list[str]:
+    """The command line of a script: `model_name="x"` becomes `--model-name x`, sections become JSON."""
+    command = [sys.executable, "-m", f"scripts.{script}"]
+    for option, value in options.items():
+        words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        command += [f"--{option.replace('_', '-')}", *map(str, words)]
+    return command
+
+
+def script_environment() -> dict[str, str]:
+    """The environment that the rules give: our packages, no hub, one arithmetic thread."""
+    return os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def run_script(script: str, folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `scripts.<script>` in `folder` to its end."""
+    command = script_command(script, options)
+    return subprocess.run(
+        command, cwd=folder, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def start_script(script: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
+    """Start `scripts.<script>` in `folder`, and do not wait for it."""
+    return subprocess.Popen(
+        script_command(script, options),
+        cwd=folder,
+        env=script_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def error_lines(run: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a script that refused its input said to the terminal; it must have ended with code 1 and no traceback."""
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+    return run.stderr.splitlines()

@@ -1,0 +1,100 @@
+"""Every list of pins tells the same story."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts.common.write_lock import conda_environment
+from tests.common.running import REPOSITORY
+
+ENVS = REPOSITORY / "envs"
+LISTS = ("requirements.in", "requirements-dev.in", "requirements.txt", "requirements-dev.txt", "requirements-gpu.txt")
+
+
+def _normal(name: str) -> str:
+    """One spelling of a package's name, as PEP 503 has it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _lines(name: str) -> list[str]:
+    lines = (ENVS / name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith(("#", "-r "))]
+
+
+def _pins(lines: list[str]) -> dict[str, str]:
+    pairs = [line.split("==") for line in lines]
+    assert all(len(pair) == 2 for pair in pairs), lines
+    return {_normal(name): version for name, version in pairs}
+
+
+def _conda_pins() -> list[str]:
+    environment = yaml.safe_load((ENVS / "posttrain.yaml").read_text(encoding="utf-8"))
+    return list(environment["dependencies"][-1]["pip"])
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_pins_are_exact_and_stand_once(name: str) -> None:
+    lines = _lines(name)
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), f"{name}: {line}"
+    assert len(_pins(lines)) == len(lines), f"{name} pins a package twice"
+
+
+def test_a_package_has_one_version_wherever_it_stands() -> None:
+    versions: dict[str, set[str]] = {}
+    for lines in [*map(_lines, LISTS), _conda_pins()]:
+        for name, version in _pins(lines).items():
+            versions.setdefault(name, set()).add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+def test_conda_has_the_pins_of_pip() -> None:
+    assert _conda_pins() == _lines("requirements.txt")
+    assert (ENVS / "posttrain.yaml").read_text(encoding="utf-8") == conda_environment(_lines("requirements.txt"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "locked"),
+    [("requirements.in", ("requirements.txt",)), ("requirements-dev.in", ("requirements.txt", "requirements-dev.txt"))],
+)
+def test_what_is_wanted_is_locked(wanted: str, locked: tuple[str, ...]) -> None:
+    pins = {name: version for lock in locked for name, version in _pins(_lines(lock)).items()}
+    assert _pins(_lines(wanted)).items() <= pins.items()
+
+
+def test_torch_is_the_same_for_processors_and_gpus() -> None:
+    assert "torch==2.13.0" in _lines("requirements.txt")
+
+
+def _imported_packages() -> dict[str, str]:
+    """Top-level package -> a file of ours that imports it."""
+    found: dict[str, str] = {}
+    for path in sorted((REPOSITORY / "scripts").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules = [node.module]
+            found |= {module.split(".")[0]: str(path.relative_to(REPOSITORY)) for module in modules}
+    return {name: path for name, path in found.items() if name not in {*sys.stdlib_module_names, "scripts", "tests"}}
+
+
+def test_what_we_import_is_wanted_by_name() -> None:
+    """A package that only comes along with another one may leave with it."""
+    owners = importlib.metadata.packages_distributions()
+    wanted = _pins(_lines("requirements.in"))
+    imported = _imported_packages()
+    assert len(imported) > 10
+    missing = {
+        module: path
+        for module, path in imported.items()
+        if not any(_normal(owner) in wanted for owner in owners.get(module, []))
+    }
+    assert missing == {}
+
+

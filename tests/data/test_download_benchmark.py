@@ -1,0 +1,93 @@
+"""The questions of a benchmark are there before a compute job starts, whichever way they come."""
+
+import importlib.resources
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from scripts.common.config import FileBenchmark
+from scripts.common.errors import UserError
+from scripts.common.files import hash_file, read_json, read_json_lines
+from scripts.data.download_benchmark import make_mirror, read_mmlu_development
+from tests.common.running import OWN_TASKS, error_lines, run_script
+
+
+def _run(folder: Path, task: str, source: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    return run_script(
+        "data.download_benchmark",
+        folder,
+        name="mine",
+        config={"task": task, "source": source},
+        tasks=OWN_TASKS,
+        questions="benchmark/questions.jsonl",
+        manifest="benchmark/manifest.json",
+    )
+
+
+def test_made_tasks(tmp_path: Path) -> None:
+    source = {"kind": "package", "package": "reasoning-gym", "task": "chain_sum", "size": 12, "seed": 5, "parameters": {}}
+    run = _run(tmp_path, "chain_sum", source)
+    assert run.returncode == 0, run.stderr
+    mirror = tmp_path / "benchmark" / "mirror" / "posttrain" / "chain_sum" / "test.parquet"
+    rows = pq.read_table(mirror).to_pylist()
+    questions = read_json_lines(tmp_path / "benchmark" / "questions.jsonl")
+    assert [row["question"] for row in rows] == [question["question"] for question in questions]
+    facts = read_json(tmp_path / "benchmark" / "manifest.json")["facts"]
+    assert facts["questions"] == facts["rows"] == 12
+    assert facts["sha256"] == hash_file(mirror)
+
+
+def test_a_stock_task_in_a_mirror_of_the_hub(tmp_path: Path, hub_mirror: Path) -> None:
+    run = _run(tmp_path, "arc_easy", {"kind": "file", "path": str(hub_mirror)})
+    assert run.returncode == 0, run.stderr
+    questions = [row["question"] for row in read_json_lines(tmp_path / "benchmark" / "questions.jsonl")]
+    assert len(questions) == 12
+    assert questions[0] == "Question: Which word names what I saw, the stone?\nAnswer:"
+    facts = read_json(tmp_path / "benchmark" / "manifest.json")["facts"]
+    test = "allenai/ai2_arc/ARC-Easy/test.parquet"
+    assert facts["files"][test] == hash_file(hub_mirror / test)
+    assert (tmp_path / "benchmark" / "mirror" / test).is_file()
+
+
+def test_a_mirror_without_the_data_is_one_line(tmp_path: Path, hub_mirror: Path) -> None:
+    run = _run(tmp_path, "gsm8k", {"kind": "file", "path": str(hub_mirror)})
+    (line,) = error_lines(run)[-1:]
+    assert line.startswith("error: benchmarks.mine: the data of task gsm8k cannot be read: ")
+    assert sum(text.startswith("error:") for text in run.stderr.splitlines()) == 1
+
+
+def test_a_mirror_that_is_no_folder(tmp_path: Path) -> None:
+    source = FileBenchmark(kind="file", path=str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"^benchmarks.mine.source.path: .*none is no folder$"):
+        make_mirror(source, tmp_path / "mirror", "mine")
+
+
+@pytest.mark.slow
+def test_real_questions(tmp_path: Path, real_hub: Path) -> None:
+    run = _run(tmp_path, "gsm8k", {"kind": "file", "path": str(real_hub)})
+    assert run.returncode == 0, run.stderr
+    questions = read_json_lines(tmp_path / "benchmark" / "questions.jsonl")
+    assert len(questions) == 1319
+    assert questions[0]["question"].startswith("Question: Janet")
+
+
+def test_development_questions_of_mmlu() -> None:
+    rows, left_out = read_mmlu_development()
+    prompts = importlib.resources.files("lm_eval") / "tasks" / "mmlu" / "flan_cot_fewshot" / "_cot_prompts.json"
+    texts = json.loads(prompts.read_text(encoding="utf-8"))
+    assert len(rows) + left_out == sum(text.count("\n\nQ: ") for text in texts.values()), "every question is counted"
+    assert len(rows) > 250
+    for row in rows:
+        assert len(row["choices"]) == 4 and all(row["choices"]), row
+        assert row["answer"] in range(4)
+        assert row["question"] and "(A)" not in row["question"]
+    # Subjects take turns, so that a first few questions are spread over them.
+    assert len({row["subject"] for row in rows[:57]}) == 57
+    anatomy = next(row for row in rows if row["subject"] == "abstract algebra")
+    assert anatomy["question"].startswith("Statement 1 | Every element of a group generates a cyclic subgroup")
+    assert anatomy["choices"] == ["True, True", "False, False", "True, False", "False, True"]
+    assert anatomy["choices"][anatomy["answer"]] == "True, False"

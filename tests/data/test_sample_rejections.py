@@ -1,0 +1,107 @@
+"""Rejected answers are the model's own, and verified as wrong."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from scripts.common.config import RejectionsDataset
+from scripts.common.files import read_json
+from scripts.common.manifest import find_model
+from scripts.common.torch_setup import prepare_torch
+from scripts.data.sample_rejections import SCHEMA, is_right, make_pairs, sample_answers
+from scripts.data.schemas import SCHEMAS, to_preference
+from tests.common.running import error_lines, run_script
+
+NUMBER = re.compile(r"-?\d+")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        ("8 + 2 = 10; 10 - 7 = 3. Answer: 3", "3", True),
+        ("3. No, wait: 4", "3", False),
+        ("-3", "3", False),
+        ("Answer: -3.", "-3", True),
+        ("I do not know", "3", False),
+        ("", "3", False),
+        ("13", "3", False),
+        ("3", " 3 ", True),
+    ],
+)
+def test_the_last_number_counts(text: str, answer: str, right: bool) -> None:
+    assert is_right(text, answer, NUMBER) is right
+
+
+def _row(index: int, answer: str | None = "3") -> dict[str, Any]:
+    turns = [{"role": "user", "content": f"{index} + 1?"}, {"role": "assistant", "content": f"Answer: {answer}"}]
+    return {"source_index": index, "messages": turns, "answer": answer}
+
+
+def test_one_pair_for_each_wrong_answer() -> None:
+    rows = [_row(0), _row(1), _row(2)]
+    pairs = make_pairs(rows, [["3", "4"], ["3", "3"], ["5", "none"]], NUMBER)
+    assert [pair["rejected"][0]["content"] for pair in pairs] == ["4", "5", "none"]
+    assert [pair["prompt"] for pair in pairs] == [rows[i]["messages"][:1] for i in (0, 2, 2)]
+    assert all(pair["chosen"] == [{"role": "assistant", "content": "Answer: 3"}] for pair in pairs)
+
+
+SOURCE = {"kind": "rejections", "model": "base", "dataset": "sums", "samples": 2, "max_new_tokens": 4, "batch_size": 3}
+
+
+def _write_questions(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["messages"]), folder / name)
+    return folder / name
+
+
+def _run(folder: Path, model: Path, questions: list[Path]) -> Any:
+    return run_script(
+        "data.sample_rejections",
+        folder,
+        name="pairs",
+        config=SOURCE,
+        dtype="float32",
+        seed=5,
+        cpus=1,
+        model=model,
+        questions=questions,
+        output="pairs.parquet",
+        manifest="pairs.json",
+    )
+
+
+def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
+    rows = [_row(i) for i in range(5)]
+    files = [_write_questions(tmp_path, "train.parquet", rows[::2]), _write_questions(tmp_path, "validation.parquet", rows[1::2])]
+    run = _run(tmp_path, tiny_model, files)
+    assert run.returncode == 0, run.stderr
+    table = pq.read_table(tmp_path / "pairs.parquet")
+    assert table.schema.equals(SCHEMA)
+    pairs = table.to_pylist()
+    facts = read_json(tmp_path / "pairs.json")["facts"]
+    assert (facts["questions"], facts["answers"]) == (5, 10)
+    assert facts["right"] + facts["rows"] == 10 and facts["rows"] == len(pairs) > 0
+    for i, pair in enumerate(pairs):
+        assert not is_right(pair["rejected"][0]["content"], "3", NUMBER)
+        assert to_preference(pair, i) is not None, "filter_dataset must be able to read them"
+
+    # The same seed gives the same answers, in this process too, and the questions come in the order of their source.
+    prepare_torch(5, 1)
+    tokenizer = AutoTokenizer.from_pretrained(find_model(tiny_model), padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(find_model(tiny_model), dtype="float32").eval()
+    source = RejectionsDataset.model_validate(SOURCE)
+    answers = sample_answers(model, tokenizer, [row["messages"][:-1] for row in rows], source, "pairs")
+    assert [len(texts) for texts in answers] == [2] * 5
+    assert make_pairs(rows, answers, NUMBER) == pairs
+
+
+@pytest.mark.slow
+def test_script_refuses_questions_without_answers(tmp_path: Path, tiny_model: Path) -> None:
+    run = _run(tmp_path, tiny_model, [_write_questions(tmp_path, "train.parquet", [_row(0), _row(1, None)])])
+    assert error_lines(run) == [
+        "error: datasets.pairs.source.dataset: 'sums' has rows without an `answer` to verify against"
+    ]

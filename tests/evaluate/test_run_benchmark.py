@@ -1,0 +1,135 @@
+"""lm-eval's own scores, item by item, and the same twice."""
+
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from scripts.common.config import Benchmark
+from scripts.common.errors import UserError
+from scripts.common.files import read_json, read_json_lines
+from scripts.common.manifest import find_model, write_manifest
+from scripts.evaluate.run_benchmark import evaluate, read_items
+from tests.common.running import OWN_TASKS, error_lines, run_script
+
+ARC = {"task": "arc_easy", "metric": "acc_norm", "shots": 2, "chat_template": False, "batch_size": 4}
+
+
+@pytest.fixture
+def arc(tmp_path: Path, hub_mirror: Path) -> Path:
+    """Manifest of a downloaded benchmark; its mirror stands beside it."""
+    folder = tmp_path / "benchmark"
+    folder.mkdir()
+    (folder / "mirror").symlink_to(hub_mirror)
+    write_manifest(folder / "manifest.json", artefact="benchmark", name="arc", config={}, inputs={})
+    return folder / "manifest.json"
+
+
+def _run(folder: Path, model: Path, benchmark: Path, config: dict[str, Any], name: str = "mine") -> Any:
+    return run_script(
+        "evaluate.run_benchmark",
+        folder,
+        name=name,
+        config=config,
+        dtype="float32",
+        seed=3,
+        cpus=1,
+        tasks=OWN_TASKS,
+        model=model,
+        model_name="base",
+        benchmark=benchmark,
+        scores=f"{name}.json",
+        items=f"{name}.items.jsonl",
+        log=f"{name}.log",
+    )
+
+
+@pytest.mark.slow
+def test_a_stock_task_twice_and_by_lm_eval_itself(
+    tmp_path: Path, tiny_model: Path, arc: Path, hub_mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        run = _run(tmp_path, tiny_model, arc, ARC, name)
+        assert run.returncode == 0, run.stderr
+    first, second = ((tmp_path / f"{name}.items.jsonl").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+    scores, items = read_json(tmp_path / "first.json"), read_json_lines(tmp_path / "first.items.jsonl")
+    assert scores["n"] == len(items) == len({item["key"] for item in items}) == 12
+    assert scores["protocol"]["shots"] == 2 and scores["protocol"]["chat_template_sha256"] is None
+    assert run.stderr.splitlines()[-1] == f"run_benchmark base second: acc_norm {scores['score']:.3f} of 12 items"
+
+    # lm-eval without us: its own task manager, its own model class.
+    monkeypatch.chdir(hub_mirror)
+    stock = Path(lm_eval.__file__).parent / "tasks" / "arc"
+    seeds = {f"{library}_seed": 3 for library in ("random", "numpy_random", "torch_random", "fewshot_random")}
+    found = lm_eval.simple_evaluate(
+        model=HFLM(pretrained=str(find_model(tiny_model)), dtype="float32", device="cpu", batch_size=4),
+        tasks=["arc_easy"],
+        task_manager=TaskManager(include_defaults=False, include_path=str(stock)),
+        num_fewshot=2,
+        bootstrap_iters=0,
+        **seeds,
+    )
+    assert scores["score"] == pytest.approx(found["results"]["arc_easy"]["acc_norm,none"], abs=1e-12)
+    theirs = {sample["doc_id"]: sample["acc_norm"] for sample in found["samples"]["arc_easy"]}
+    assert [item["score"] for item in items] == [theirs[i] for i in range(12)]
+
+
+def test_wrong_metric_and_filter_and_the_right_ones(tmp_path: Path, tiny_model: Path, arc: Path) -> None:
+    here = Path.cwd()
+    model = HFLM(pretrained=str(find_model(tiny_model)), dtype="float32", device="cpu", batch_size=4)
+    benchmark = Benchmark.model_validate(ARC | {"limit": 2})
+    samples = evaluate(model, benchmark, OWN_TASKS, arc, 3)["samples"]
+    assert Path.cwd() == here, "it works in the mirror, and comes back"
+    items = read_items(samples, benchmark, "mine")
+    assert len(items) == 2
+    assert items[0]["answer"] in ("stone", "nothing at all", "saw")
+    assert items[0]["prompt"].count("Question:") == 3, "two examples stand before the question"
+    wrong = {
+        "metric": ("acc_nrom", "has no metric 'acc_nrom'; did you mean 'acc_norm'?"),
+        "filter": ("nonee", "has no filter 'nonee'; did you mean 'none'?"),
+    }
+    for key, (value, words) in wrong.items():
+        with pytest.raises(UserError) as caught:
+            read_items(samples, Benchmark.model_validate(ARC | {key: value}), "mine")
+        assert str(caught.value) == f"benchmarks.mine.{key}: task arc_easy {words}"
+
+
+def test_generation_in_a_chat(tmp_path: Path, tiny_model: Path) -> None:
+    source = {"kind": "package", "package": "reasoning-gym", "task": "chain_sum", "size": 5, "seed": 5}
+    config = {"task": "chain_sum", "source": source, "metric": "exact_match", "filter": "last-number", "max_new_tokens": 6}
+    made = run_script(
+        "data.download_benchmark",
+        tmp_path,
+        name="sums",
+        config={"task": "chain_sum", "source": source},
+        tasks=OWN_TASKS,
+        questions="benchmark/questions.jsonl",
+        manifest="benchmark/manifest.json",
+    )
+    assert made.returncode == 0, made.stderr
+    run = _run(tmp_path, tiny_model, Path("benchmark/manifest.json"), config, "sums")
+    assert run.returncode == 0, run.stderr
+    items = read_json_lines(tmp_path / "sums.items.jsonl")
+    questions = [row["question"] for row in read_json_lines(tmp_path / "benchmark" / "questions.jsonl")]
+    assert [item["prompt"] for item in items] == [
+        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n" for question in questions
+    ]
+    # One byte a token here, so that no answer can be longer than six.
+    assert all(len(item["answer"].encode()) <= 6 * 3 for item in items)
+    scores = read_json(tmp_path / "sums.json")
+    assert scores["n"] == 5 and scores["score"] == sum(item["score"] for item in items) / 5
+    assert scores["protocol"]["chat_template_sha256"]
+    assert set(scores["provenance"]["inputs"]) == {"model", "benchmark"}
+
+
+@pytest.mark.slow
+def test_a_wrong_metric_is_one_line_for_the_script(tmp_path: Path, tiny_model: Path, arc: Path) -> None:
+    run = _run(tmp_path, tiny_model, arc, ARC | {"metric": "exact_match", "limit": 1})
+    errors = [line for line in error_lines(run) if line.startswith("error: ")]
+    assert errors == ["error: benchmarks.mine.metric: task arc_easy has no metric 'exact_match'; known: acc, acc_norm"]
+    assert not (tmp_path / "mine.json").exists()

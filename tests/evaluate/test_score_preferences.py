@@ -1,0 +1,112 @@
+"""A pair is won when the chosen answer is likelier, by sums that batches and padding do not change."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from scripts.common.files import read_json, read_json_lines
+from scripts.common.manifest import find_model
+from scripts.data.schemas import SCHEMAS, to_preference
+from scripts.evaluate.score_preferences import answer_log_probabilities, encode
+from tests.common.running import run_script
+
+PAIRS = [
+    ("2 + 2?", "4", "5"),
+    ("Say something long, please. " * 4, "yes " * 25, "no"),
+    ("Say nothing.", "the same answer", "the same answer"),
+    ("?", "a", "b" * 60),
+    ("2 + 3?", "The answer is 5.", "The answer is 6."),
+    ("Grüße?", "世界 🙂", "-"),
+    ("x", "assistant\n", "\n"),
+]
+
+
+def _naive(model: Any, tokenizer: Any, pair: dict[str, Any], side: str) -> float:
+    """Log-probability of an answer, one row at a time, without padding, by its text."""
+    start = tokenizer.apply_chat_template(pair["prompt"], tokenize=False, add_generation_prompt=True)
+    answer = pair[side][-1]["content"] + "<|im_end|>"
+    prompt, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (start, start + answer))
+    with torch.no_grad():
+        chances = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
+    return float(sum(chances[i - 1, whole[i]] for i in range(len(prompt), len(whole))))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(find_model(tiny_model), dtype="float32").eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> Any:
+    return AutoTokenizer.from_pretrained(find_model(tiny_model))
+
+
+def test_the_answer_is_encoded_to_its_end_of_turn(tokenizer: Any) -> None:
+    prompt = [{"role": "user", "content": "2 + 2?"}]
+    tokens, length = encode(tokenizer, prompt, [{"role": "assistant", "content": "4!"}])
+    assert tokenizer.decode(tokens[-length:]) == "4!<|im_end|>"
+    assert tokenizer.decode(tokens[:-length]).endswith("<|im_start|>assistant\n")
+
+
+def _rows(texts: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    rows = [to_preference({"prompt": p, "chosen": c, "rejected": r}, i) for i, (p, c, r) in enumerate(texts)]
+    return [row for row in rows if row is not None]
+
+
+@pytest.fixture
+def exact_products() -> Iterator[None]:
+    """Our scripts let the processor multiply in bfloat16; here the sums themselves are looked at."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.usefixtures("exact_products")
+def test_sums_equal_one_row_at_a_time(model: Any, tokenizer: Any, batch_size: int) -> None:
+    sides = [(row, side) for row in _rows(PAIRS) for side in ("chosen", "rejected")]
+    encoded = [encode(tokenizer, row["prompt"], row[side]) for row, side in sides]
+    sums = answer_log_probabilities(model, encoded, tokenizer.pad_token_id, batch_size, "test")
+    for (row, side), found in zip(sides, sums, strict=True):
+        assert found == pytest.approx(_naive(model, tokenizer, row, side), abs=1e-4)
+
+
+def test_script(tmp_path: Path, tiny_model: Path, model: Any, tokenizer: Any) -> None:
+    """With ties whose two sides would fall into batches of another padding: last bits must not decide a pair."""
+    ties = [("q" * n, "the same answer", "the same answer") for n in range(1, 30, 2)]
+    rows = _rows(PAIRS + ties)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["preference"]), tmp_path / "pairs.parquet")
+    run = run_script(
+        "evaluate.score_preferences",
+        tmp_path,
+        dataset="pairs",
+        pairs="pairs.parquet",
+        dtype="float32",
+        cpus=1,
+        batch_size=3,
+        model=tiny_model,
+        model_name="base",
+        scores="base/pairs.json",
+        items="base/pairs.items.jsonl",
+    )
+    assert run.returncode == 0, run.stderr
+    items = read_json_lines(tmp_path / "base" / "pairs.items.jsonl")
+    for row, item in zip(rows, items, strict=True):
+        for side in ("chosen", "rejected"):
+            # Looser than above, since products may be bfloat16 here.
+            assert item[f"{side}_log_probability"] == pytest.approx(_naive(model, tokenizer, row, side), abs=0.1)
+        assert item["score"] == float(item["chosen_log_probability"] > item["rejected_log_probability"])
+    assert [item["score"] for item in items[len(PAIRS) :]] == [0.0] * len(ties), "a tie is not won"
+    assert sum(item["score"] for item in items) > 0
+    assert len({item["key"] for item in items}) == len(rows)
+    written = read_json(tmp_path / "base" / "pairs.json")
+    assert written["n"] == len(rows)
+    assert written["score"] == pytest.approx(sum(item["score"] for item in items) / len(rows))
+    assert written["metric"] == "preference_accuracy"

@@ -1,0 +1,45 @@
+"""Tests of the figure of the data funnel."""
+
+from pathlib import Path
+
+from scripts.common.files import write_json
+from scripts.plot import plot_funnel
+from tests.plot.conftest import Draw
+from tests.report.tables import make_funnel
+
+
+def test_figure_shows_rows_left_and_removed(draw: Draw, tmp_path: Path) -> None:
+    write_json(tmp_path / "sums.json", make_funnel("sums"))
+    svg = draw(plot_funnel, "--funnels", tmp_path / "sums.json")
+    for label in (
+        ">sums<",
+        ">read<",
+        ">max tokens<",
+        ">652<",
+        ">640  (−12)<",
+        ">rows; 600 train, 37 validation<",
+    ):
+        assert label in svg
+
+
+def test_each_data_set_has_a_panel(draw: Draw, tmp_path: Path) -> None:
+    names = ["one", "two", "a-name-of-sixty-characters_that_is_wrapped_in_the_panels_title"]
+    paths = [tmp_path / f"{name}.json" for name in names]
+    for name, path in zip(names, paths, strict=True):
+        write_json(path, make_funnel(name))
+    svg = draw(plot_funnel, "--funnels", *paths)
+    for label in (">one<", ">two<", ">a-name-of-sixty-<", ">characters_that_is_<"):
+        assert label in svg
+
+
+def test_steps_that_removed_nothing_are_not_drawn(draw: Draw, tmp_path: Path) -> None:
+    write_json(tmp_path / "one.json", make_funnel("one"))
+    svg = draw(plot_funnel, "--funnels", tmp_path / "one.json")
+    assert ">read<" in svg and ">max tokens<" in svg
+    assert ">schema<" not in svg
+
+
+def test_data_set_without_rows_is_drawn(draw: Draw, tmp_path: Path) -> None:
+    empty = {"dataset": "none", "steps": [{"step": "read", "removed": 0, "rows": 0}], "splits": {"train": 0}}
+    write_json(tmp_path / "none.json", empty)
+    assert ">0<" in draw(plot_funnel, "--funnels", tmp_path / "none.json")

@@ -1,0 +1,196 @@
+"""The tables of a small run, as the other rooms write them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+MODELS = ("base", "sft", "dpo")
+VERSIONS = {"python": "3.11.7", "torch": "2.9.0", "transformers": "5.0.0", "trl": "1.0.0"}
+
+
+def make_manifest(artefact: str, name: str, config: Json, facts: Json, minute: int = 0) -> Json:
+    """A manifest as `scripts.common.manifest.describe` gives it."""
+    return {
+        "artefact": artefact,
+        "name": name,
+        "config": config,
+        "inputs": {},
+        "facts": facts,
+        "versions": VERSIONS,
+        "git_commit": "0123456789abcdef0123456789abcdef01234567+",
+        "device": "CPU (x86_64)",
+        "seconds": 65.0,
+        "peak_memory_bytes": 1_400_000_000,
+        "peak_gpu_memory_bytes": None,
+        "created": f"2026-01-02T03:{minute:02}:05+00:00",
+    }
+
+
+def make_funnel(dataset: str = "sums", form: str = "messages") -> Json:
+    """640 rows, of which 3 are duplicates and 37 are held out."""
+    steps = [("read", 0), ("schema", 0), ("empty", 0), ("max_tokens", 12), ("duplicates", 3), ("benchmark_overlap", 0)]
+    left, rows = 652, []
+    for step, removed in steps:
+        left -= removed
+        rows.append({"step": step, "removed": removed, "rows": left})
+    return {"dataset": dataset, "form": form, "steps": rows, "splits": {"train": 600, "validation": 37}}
+
+
+def make_base() -> Json:
+    facts = {
+        "origin": "package tiny-model 1.0",
+        "sha256": "ab" * 32,
+        "note": "dequantised from GGUF: not the original weights",
+        "parameters": 134_515_008,
+    }
+    return make_manifest("model", "base", {}, facts)
+
+
+def make_stage(name: str, method: str, parent: str, dataset: str) -> Json:
+    config = {
+        "method": method,
+        "from": parent,
+        "dataset": dataset,
+        "tuning": "lora" if method == "dpo" else "full",
+        "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"},
+        "args": {},
+    }
+    facts = {
+        "steps": 20,
+        "train_rows": 600,
+        "tokens": 16_000,
+        "train_seconds": 120.4,
+        "tokens_per_second": 132.9,
+        "resumed_from": 0,
+        "parameters": 134_515_008,
+        "trainable_parameters": 134_515_008,
+    }
+    return make_manifest("model", name, config, facts, minute=7)
+
+
+def make_log(method: str) -> list[Json]:
+    """Twenty steps with a validation in the middle and at the end."""
+    log: list[Json] = []
+    for step in range(1, 21):
+        row: Json = {"step": step, "loss": 2.5 / step**0.5, "learning_rate": 1e-4}
+        if method == "sft":
+            row["mean_token_accuracy"] = 0.5 + 0.02 * step
+        else:
+            row |= {
+                "loss": 0.693 - 0.01 * step,
+                "rewards/accuracies": 0.5 + 0.015 * step,
+                "rewards/margins": 0.03 * step,
+            }
+        log.append(row)
+        if step % 10 == 0:
+            log.append({"step": step} | {f"eval_{key}": value * 1.05 for key, value in row.items() if key[0] in "lmr"})
+    return log
+
+
+def make_score(model: str, benchmark: str, metric: str, share: float, n: int = 200) -> Json:
+    return {
+        "benchmark": benchmark,
+        "model": model,
+        "task": f"{benchmark}_task",
+        "metric": metric,
+        "n": n,
+        "score": share,
+        "ci_low": max(0.0, share - 0.06),
+        "ci_high": min(1.0, share + 0.07),
+        "protocol": {"shots": 0, "limit": None, "max_new_tokens": 32, "chat_template": True, "filter": "none"},
+        "provenance": make_manifest("scores", f"{model} on {benchmark}", {}, {}, minute=9),
+    }
+
+
+def make_items(model: str) -> list[Json]:
+    """Five items; the base model has none of them right, every other has all."""
+    right = model != "base"
+    return [
+        {
+            "key": f"sums/{place}",
+            "prompt": f"What is 4 + {place}?",
+            "target": str(4 + place),
+            "answer": f"4 + {place}\n= {4 + place}" if right else "I do not know",
+            "score": float(right),
+        }
+        for place in range(5)
+    ]
+
+
+def make_comparison(baseline: str, model: str, benchmark: str, scores: tuple[float, float], verdict: str) -> Json:
+    before, after = scores
+    return {
+        "benchmark": benchmark,
+        "metric": "exact_match",
+        "baseline": baseline,
+        "model": model,
+        "n": 200,
+        "baseline_score": before,
+        "model_score": after,
+        "difference": after - before,
+        "ci_low": after - before - 0.05,
+        "ci_high": after - before + 0.05,
+        "p_value": 0.2 if verdict == "no difference found" else 0.0001,
+        "p_adjusted": 0.4 if verdict == "no difference found" else 0.0006,
+        "verdict": verdict,
+    }
+
+
+def make_tables() -> Json:
+    """All tables of a run of two stages, two data sets and three benchmarks, by the names of Tables' fields."""
+    shares = {"base": (0.05, 0.31, 0.52), "sft": (0.345, 0.30, 0.53), "dpo": (0.365, 0.32, 0.71)}
+    benchmarks = (("sums", "exact_match"), ("mmlu-dev", "acc"), ("pairs", "preference_accuracy"))
+    none = "no difference found"
+    outcomes = {
+        ("base", "sft"): ("improved", none, none),
+        ("sft", "dpo"): (none, none, "improved"),
+        ("base", "dpo"): ("improved", none, "improved"),
+    }
+    return {
+        "funnels": [make_funnel(), make_funnel("pairs", "preference")],
+        "datasets": [
+            make_manifest(
+                "dataset", "sums", {}, {"origin": "package reasoning-gym, task chain_sum", "sha256": "cd" * 32}
+            ),
+            make_manifest("dataset", "pairs", {}, {"origin": "model sft on sums", "sha256": "ef" * 32}),
+        ],
+        "models": [make_base(), make_stage("sft", "sft", "base", "sums"), make_stage("dpo", "dpo", "sft", "pairs")],
+        "logs": [make_log("sft"), make_log("dpo")],
+        "scores": [
+            make_score(model, name, metric, shares[model][place])
+            for place, (name, metric) in enumerate(benchmarks)
+            for model in MODELS
+        ],
+        "comparisons": [
+            make_comparison(
+                baseline, model, name, (shares[baseline][place], shares[model][place]), outcomes[baseline, model][place]
+            )
+            for baseline, model in outcomes
+            for place, (name, _) in enumerate(benchmarks)
+        ],
+    }
+
+
+def write_tables(folder: Path, tables: Json, items: dict[str, list[Json]]) -> dict[str, list[str]]:
+    """Write tables as files, and give the options of write_report that name them."""
+    options: dict[str, list[str]] = {}
+    for name in ("funnels", "datasets", "models", "scores"):
+        paths = [folder / f"{name}-{place}.json" for place in range(len(tables[name]))]
+        for path, table in zip(paths, tables[name], strict=True):
+            path.write_text(json.dumps(table), encoding="utf-8")
+        options[f"--{name}"] = list(map(str, paths))
+    logs = [folder / f"log-{place}.jsonl" for place in range(len(tables["logs"]))]
+    rows = dict(zip(logs, tables["logs"], strict=True))
+    item_paths = [folder / f"scores-{place}.items.jsonl" for place in range(len(tables["scores"]))]
+    rows |= {path: items[score["model"]] for path, score in zip(item_paths, tables["scores"], strict=True)}
+    for path, lines in rows.items():
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    comparison = folder / "comparison.json"
+    comparison.write_text(json.dumps(tables["comparisons"]), encoding="utf-8")
+    return options | {
+        "--logs": list(map(str, logs)),
+        "--items": list(map(str, item_paths)),
+        "--comparison": [str(comparison)],
+    }

@@ -1,0 +1,142 @@
+"""Tests of the Markdown report: its numbers are the tables', and it claims no more than they show."""
+
+import re
+
+import pytest
+
+from scripts.common.errors import UserError
+from tests.report.conftest import Write
+from tests.report.tables import Json, make_comparison, make_items, make_manifest, make_score, make_tables
+
+NONE_FOUND = "no difference found"
+
+
+def with_comparisons(*rows: Json) -> Json:
+    return make_tables() | {"comparisons": list(rows)}
+
+
+def plain(report: str) -> str:
+    """The report without escapes and unbreakable blanks."""
+    return re.sub(r"\\(?=[!-/:-@\[-`{-~])", "", report).replace("\u00a0", " ")
+
+
+def test_numbers_are_those_of_the_tables(write: Write) -> None:
+    report = plain(write())
+    for line in (
+        "| Base model | package tiny-model 1.0; SHA-256 abababababab; dequantised from GGUF: not the original",
+        "| Parameters | 134.5 M |",
+        "| Stage dpo | DPO from sft on pairs; LoRA, r = 16, alpha = 32, dropout = 0.0; 20 steps |",
+        "| Seed | 42 |",
+        "| Time of all jobs | 15 min 10 s, summed over the jobs of the provenance table |",
+        "| sums | 652 | too long 12, duplicates 3 | 637 | 600 | 37 |",
+        "| sft | SFT | 600 | 20 | 133 | 120 | 2.500 | 0.559 | 1.4 GB |",
+        "| sums | 200 | 5.0 [0.0, 12.0] | 34.5 [28.5, 41.5] | 36.5 [30.5, 43.5] |",
+        "| sums | sft against base | 200 | 5.0 | 34.5 | +29.5 [+24.5, +34.5] | <0.001 | improved |",
+        "| mmlu-dev | sft against base | 200 | 31.0 | 30.0 | −1.0 [−6.0, +4.0] | 0.400 | no difference found |",
+        "| model sft | base, data set sums | 0123456+ | CPU (x86_64) | 1 min 5 s | 1.4 GB |",
+        "All of these were made with python 3.11.7, torch 2.9.0, transformers 5.0.0, trl 1.0.0.",
+    ):
+        assert line in report
+
+
+def test_significant_differences_are_told_with_their_numbers(write: Write) -> None:
+    report = plain(
+        write(
+            with_comparisons(
+                make_comparison("base", "sft", "sums", (0.05, 0.345), "improved"),
+                make_comparison("base", "sft", "pairs", (0.6, 0.4), "worsened"),
+            )
+        )
+    )
+    assert "improves on sums (+29.5 points, 95% interval +24.5 to +34.5; n = 200; adjusted p <0.001)" in report
+    assert "gets worse on pairs (−20.0 points, 95% interval −25.0 to −15.0; n = 200; adjusted p <0.001)" in report
+    assert "Comparisons made: 2. Improvement: 1; worsening: 1; no difference found: 0." in report
+
+
+@pytest.mark.parametrize(("language", "claim"), [("en", "improve(s|d)"), ("zh", "有提升")])
+def test_higher_score_without_significance_is_no_improvement(write: Write, language: str, claim: str) -> None:
+    row = make_comparison("base", "sft", "sums", (0.1, 0.9), NONE_FOUND)
+    assert not re.search(claim, write(with_comparisons(row), language=language))
+    assert re.search(claim, write(with_comparisons(row | {"verdict": "improved"}), language=language))
+
+
+def test_many_benchmarks_are_named_in_short(write: Write) -> None:
+    rows = [make_comparison("base", "sft", f"b{place}", (0.5, 0.51), NONE_FOUND) for place in range(5)]
+    report = plain(write(with_comparisons(*rows)))
+    assert "no difference was found on b0 (+1.0 points), b1 (+1.0 points)" in report
+
+
+def test_samples_are_the_same_items_for_every_model(write: Write) -> None:
+    items = {model: make_items(model) for model in ("base", "sft", "dpo")}
+    items["sft"].reverse()
+    report = plain(write(items=items, examples=2))
+    assert report.count("| Prompt |") == 2
+    assert "| base | I do not know | wrong |\n| sft | 4 + 0 ↵ = 4 | right |\n| dpo | 4 + 0 ↵ = 4 | right |" in report
+
+
+def test_benchmarks_without_generated_text_give_no_samples(write: Write) -> None:
+    tables = make_tables()
+    tables["scores"] = [make_score(model, "mmlu", "acc", 0.5) for model in ("base", "sft", "dpo")]
+    assert "Sample answers" not in write(tables)
+
+
+def test_no_samples_when_none_are_asked_for(write: Write) -> None:
+    assert "Sample answers" not in write(examples=0)
+
+
+def test_funnel_that_does_not_add_up_is_refused(write: Write) -> None:
+    tables = make_tables()
+    tables["funnels"][0]["splits"]["train"] = 601
+    with pytest.raises(UserError, match="funnel of sums: 637 rows are left, but the splits have 638"):
+        write(tables)
+    tables = make_tables()
+    tables["funnels"][1]["steps"][3]["removed"] = 11
+    with pytest.raises(
+        UserError, match="funnel of pairs: 652 rows before step max_tokens less 11 removed are not the 640"
+    ):
+        write(tables)
+
+
+def test_models_with_different_items_are_refused(write: Write) -> None:
+    tables = make_tables()
+    tables["scores"][1]["n"] = 199
+    with pytest.raises(UserError, match=r"scores of sums: .*base 200, sft 199"):
+        write(tables)
+
+
+def test_run_without_stages_has_no_training_and_no_verdict(write: Write) -> None:
+    tables = make_tables()
+    scores = [score for score in tables["scores"] if score["model"] == "base"]
+    report = write(
+        {"funnels": [], "datasets": [], "models": tables["models"][:1], "logs": [], "scores": scores, "comparisons": []}
+    )
+    assert "There is nothing to compare" in report
+    assert "figures/training.svg" not in report and "McNemar" not in report and "# Data" not in report
+
+
+def test_resumed_stage_is_told(write: Write) -> None:
+    tables = make_tables()
+    tables["models"][1]["facts"]["resumed_from"] = 10
+    assert "Stage sft went on from step 10 of an earlier attempt" in write(tables)
+
+
+def test_gpu_memory_and_different_versions_are_told(write: Write) -> None:
+    tables = make_tables()
+    tables["models"][2]["peak_gpu_memory_bytes"] = 70_200_000_000
+    tables["datasets"][0] = make_manifest("dataset", "sums", {}, {"origin": "hub a/b", "revision": "f" * 40}) | {
+        "versions": {"torch": "2.8.0"}
+    }
+    report = plain(write(tables))
+    assert "| Peak memory | 1.4 GB; GPU 70.2 GB, the most that one job held |" in report
+    assert "data set sums: made with torch 2.8.0." in report
+    assert "| data set sums | hub a/b; revision ffffffffffff |" in report
+
+
+def test_languages_hold_the_same_tables(write: Write) -> None:
+    reports = [write(language=language) for language in ("en", "zh")]
+    assert len({report.count("\n| ") for report in reports}) == 1
+    assert "训练带来的变化" in reports[1] and "Summary" not in reports[1]
+
+
+def test_same_tables_give_the_same_report(write: Write) -> None:
+    assert write() == write()

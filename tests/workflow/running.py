@@ -1,0 +1,53 @@
+"""Snakemake as a user starts it, in a folder of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+RECIPES = REPOSITORY / "recipes"
+
+_JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
+_WILDCARDS = re.compile(r"^    wildcards: (.*)$", re.MULTILINE)
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A recipe as plain data."""
+    return dict(yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def write_recipe(folder: Path, recipe: dict[str, Any], name: str = "recipe.yaml") -> Path:
+    """A recipe as a file."""
+    path = folder / name
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def snakemake(folder: Path, *arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake on our Snakefile with `folder` as the working directory; output and errors are in stdout."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--directory", folder]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        [*map(str, command), *map(str, arguments)],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        env=environment,
+    )
+
+
+def planned_jobs(output: str) -> set[str]:
+    """The jobs of a dry run: the rule's name, and its wildcards' values."""
+    jobs = set()
+    for rule, body in _JOB.findall(output):
+        wildcards = _WILDCARDS.search(body)
+        values = [pair.split("=")[1] for pair in wildcards[1].split(", ")] if wildcards else []
+        jobs.add(" ".join([rule, *values]))
+    return jobs

@@ -1,0 +1,50 @@
+"""One knob at a time: exactly what depends on it runs again."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workflow.running import planned_jobs, read_recipe, snakemake, write_recipe
+
+pytestmark = pytest.mark.slow
+
+REPORT = {"write_report", "build_pdf", "all"}
+COMPARISON = REPORT | {"compare_models", "plot_scores"}
+DPO = COMPARISON | {"train_dpo dpo", "run_benchmark dpo chain_sum", "score_preferences dpo pairs", "plot_training"}
+PAIRS = DPO | {"score_preferences base pairs", "score_preferences sft pairs", "filter_dataset pairs", "plot_funnel"}
+SFT = PAIRS | {"train_sft sft", "run_benchmark sft chain_sum", "sample_rejections pairs"}
+FILTERED = SFT | {"filter_dataset sums"}
+SEED = FILTERED | {"filter_dataset more_sums", "run_benchmark base chain_sum"}
+SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")}
+
+KNOBS: list[tuple[str, Any, set[str]]] = [
+    ("stages.dpo.args.beta", 0.2, DPO),
+    ("stages.sft.args.learning_rate", 2e-3, SFT),
+    ("datasets.sums.filters.max_tokens", 199, FILTERED),
+    ("datasets.pairs.validation", 7, PAIRS),
+    ("benchmarks.chain_sum.shots", 1, SHOTS),
+    ("comparison.alpha", 0.01, REPORT | {"compare_models"}),
+    ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | {"plot_funnel", "plot_training", "plot_scores"}),
+    ("report.language", "zh", REPORT),
+    ("run.seed", 8, SEED),
+    ("resources.train.memory_gb", 9, set()),
+    ("resources.train.hours", 2, set()),
+]
+
+
+@pytest.mark.parametrize(("knob", "value", "expected"), KNOBS, ids=[knob for knob, _, _ in KNOBS])
+def test_reruns_what_depends_on_the_knob(
+    finished: Path, tmp_path: Path, knob: str, value: Any, expected: set[str]
+) -> None:
+    recipe = copy.deepcopy(read_recipe("smoke"))
+    section = recipe
+    *path, key = knob.split(".")
+    for name in path:
+        section = section.setdefault(name, {})
+    assert section.get(key) != value
+    section[key] = value
+    run = snakemake(finished, "--configfile", write_recipe(tmp_path, recipe), "-n")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert planned_jobs(run.stdout) == expected

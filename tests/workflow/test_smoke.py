@@ -1,0 +1,62 @@
+"""The whole way on the smallest model: every artefact is there, says where it comes from, and is not made twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.running import RECIPES, planned_jobs, snakemake
+
+pytestmark = pytest.mark.slow
+KEYS = {
+    "benchmark", "metric", "baseline", "model", "n", "baseline_score", "model_score", "difference", "ci_low", "ci_high",
+    "p_value", "p_adjusted", "verdict",
+}  # fmt: skip
+
+
+def test_leaves_a_report(finished: Path) -> None:
+    pdf = finished / "results/smoke/report.pdf"
+    assert pdf.read_bytes().startswith(b"%PDF")
+    for figure in ("funnel", "training", "scores"):
+        for kind in ("svg", "png"):
+            assert (finished / f"results/smoke/figures/{figure}.{kind}").stat().st_size > 1000
+
+
+def test_compares_each_stage_with_parent_and_base(finished: Path) -> None:
+    rows = json.loads((finished / "results/smoke/comparison.json").read_text())
+    assert all(set(row) == KEYS for row in rows)
+    compared = {(row["benchmark"], row["baseline"], row["model"]) for row in rows}
+    pairs = [("base", "sft"), ("sft", "dpo"), ("base", "dpo")]
+    assert compared == {(benchmark, *pair) for benchmark in ("chain_sum", "pairs") for pair in pairs}
+
+
+def test_every_manifest_says_what_made_it(finished: Path) -> None:
+    manifests = [*finished.glob("work/smoke/**/manifest.json"), *finished.glob("work/smoke/**/source.json")]
+    assert len(manifests) == 3 + 3 + 3 + 1  # models, downloads or samples, filtered data sets, benchmark
+    for path in manifests:
+        manifest = json.loads(path.read_text())
+        assert manifest["versions"]["torch"].startswith("2.13.0")
+        assert manifest["seconds"] > 0 and manifest["peak_memory_bytes"] > 1e7
+        assert all(len(digest) == 64 for digest in manifest["inputs"].values())
+
+
+def test_trained_models_differ_from_their_parents(finished: Path) -> None:
+    facts = {
+        m: json.loads((finished / f"work/smoke/models/{m}/manifest.json").read_text())["facts"] for m in ("sft", "dpo")
+    }
+    assert facts["sft"]["weights_sha256"] != facts["dpo"]["weights_sha256"]
+    assert facts["sft"]["steps"] == 8 and facts["dpo"]["steps"] == 4
+
+
+def test_second_run_has_nothing_to_do(finished: Path) -> None:
+    run = snakemake(finished, "--configfile", RECIPES / "smoke.yaml", "--cores", "2")
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stdout
+    assert planned_jobs(run.stdout) == set()
+
+
+def test_snakemake_report_holds_the_figures(finished: Path) -> None:
+    page = finished / "report.html"
+    run = snakemake(finished, "--configfile", RECIPES / "smoke.yaml", "--report", page)
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "scores.svg" in page.read_text(encoding="utf-8")

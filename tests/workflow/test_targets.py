@@ -1,0 +1,70 @@
+"""Targets by name, dry: each brings what it needs and nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scripts.common.config import load_config
+from tests.workflow.running import RECIPES, REPOSITORY, planned_jobs, read_recipe, snakemake
+
+
+def plan(folder: Path, *targets: str, recipe: str | None = "smoke") -> set[str]:
+    arguments = ["--configfile", str(RECIPES / f"{recipe}.yaml")] if recipe else []
+    run = snakemake(folder, "-n", *targets, *arguments)
+    assert run.returncode == 0, run.stdout[-3000:]
+    return planned_jobs(run.stdout)
+
+
+def test_sft_needs_its_data_and_the_base(tmp_path: Path) -> None:
+    assert plan(tmp_path, "sft") == {
+        "sft", "train_sft sft", "filter_dataset sums", "download_dataset sums", "download_model",
+        "download_benchmark chain_sum",
+    }  # fmt: skip
+
+
+def test_dpo_needs_sft_and_pairs(tmp_path: Path) -> None:
+    jobs = plan(tmp_path, "dpo")
+    assert {"train_dpo dpo", "train_sft sft", "sample_rejections pairs"} <= jobs
+    assert not any(job.startswith(("run_benchmark", "score_preferences", "plot", "write_report")) for job in jobs)
+
+
+def test_benchmark_runs_for_every_model(tmp_path: Path) -> None:
+    jobs = plan(tmp_path, "chain_sum")
+    assert {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")} <= jobs
+    assert not any(job.startswith(("score_preferences", "compare_models")) for job in jobs)
+
+
+def test_data_trains_only_what_answers(tmp_path: Path) -> None:
+    jobs = plan(tmp_path, "data")
+    assert "filter_dataset pairs" in jobs and "train_sft sft" in jobs
+    assert "train_dpo dpo" not in jobs
+
+
+@pytest.mark.parametrize("target", ["plots", "report", "models", "benchmarks", "all"])
+def test_named_targets_exist(tmp_path: Path, target: str) -> None:
+    assert target in plan(tmp_path, target)
+
+
+def test_default_run_is_the_course_project(tmp_path: Path) -> None:
+    jobs = plan(tmp_path, recipe=None)
+    assert {"train_sft sft", "train_dpo dpo", "run_benchmark dpo humaneval", "build_pdf"} <= jobs
+    assert sum(job.startswith("run_benchmark") for job in jobs) == 27
+
+
+def test_every_recipe_plans(tmp_path: Path) -> None:
+    for path in sorted(RECIPES.glob("*.yaml")):
+        config = load_config(read_recipe(path.stem))
+        jobs = plan(tmp_path, recipe=path.stem)
+        assert {f"train_{stage.method} {name}" for name, stage in config.stages.items()} <= jobs
+
+
+def test_cluster_profile_is_found_by_its_plain_name(tmp_path: Path) -> None:
+    # Snakemake looks for a profile's name in the folder where it is started, so this one runs in a copy of the root.
+    (tmp_path / "profiles").mkdir()
+    shutil.copytree(REPOSITORY / "profiles" / "slurm", tmp_path / "profiles" / "slurm")
+    assert (REPOSITORY / "slurm").is_symlink() and (REPOSITORY / "slurm" / "config.yaml").is_file()
+    run = snakemake(tmp_path, "-n", "--profile", REPOSITORY / "slurm")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "train_sft sft" in planned_jobs(run.stdout)
+    assert "gpu_model=h100" in run.stdout and "gpu=4" in run.stdout and "runtime=1440" in run.stdout
