@@ -2,8 +2,6 @@
 import json
 import sys
 
-from snakemake.exceptions import WorkflowError
-
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from scripts.common.config import RejectionsDataset, load_config
@@ -21,7 +19,8 @@ try:
     )
     check_tasks({name: benchmark.task for name, benchmark in cfg.benchmarks.items()}, OWN_TASKS)
 except UserError as error:
-    raise WorkflowError(f"{error}") from None
+    # A WorkflowError would add the line of this file, which is not where the mistake is.
+    sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
 
 prepare_environment(REPOSITORY)
 
@@ -90,4 +89,5 @@ def job_resources(kind):
 def launcher():
     """How a training script is started: one process a GPU."""
     gpus = cfg.resources.train.gpus
-    return f"torchrun --standalone --nproc-per-node {gpus} -m" if gpus > 1 else "python -m"
+    # Behind `--`, torchrun does not take the script's options for abbreviations of its own.
+    return f"torchrun --standalone --nproc-per-node {gpus} -m --" if gpus > 1 else "python -m"

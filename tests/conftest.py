@@ -4,13 +4,6 @@ import os
 import tempfile
 from pathlib import Path
 
-# Before anything imports the Hugging Face libraries, which read these once: no network, and no trace in the user's cache.
-_hub_home = tempfile.TemporaryDirectory(prefix="posttrain-tests-", ignore_cleanup_errors=True)
-os.environ["HF_HOME"] = _hub_home.name
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_DATASETS_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +11,14 @@ from hypothesis import settings
 
 from scripts.common.manifest import find_model
 from tests.common.running import REPOSITORY, run_script
+
+# Before anything imports the Hugging Face libraries, which read these once:
+# no network, and no trace in the user's cache.
+_hub_home = tempfile.TemporaryDirectory(prefix="posttrain-tests-", ignore_cleanup_errors=True)
+os.environ["HF_HOME"] = _hub_home.name
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 # The same examples in every run: a test that fails for one reader fails for all.
 settings.register_profile("posttrain", deadline=None, database=None, derandomize=True)

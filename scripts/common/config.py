@@ -190,7 +190,11 @@ class Model(Section):
     """The base model."""
 
     source: ModelSource = Field(description="Where the model comes from.")
-    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Precision of training and evaluation.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16",
+        description="Precision of training and evaluation. Products of float32 matrices use a processor's bf16 or TF32 "
+        "units where it has them.",
+    )
     system: str | None = Field(
         None, description="System message put before every conversation without one; null for none."
     )
@@ -200,6 +204,9 @@ class Filters(Section):
     """Filters of a data set, applied in the order in which they stand here. Null or false: not applied."""
 
     empty: bool = Field(True, description="Remove rows with an empty turn or without an assistant's answer.")
+    control_tokens: bool = Field(
+        True, description="Remove rows whose text holds `<|im_start|>` or `<|im_end|>`: it could forge a turn."
+    )
     equal_answers: bool = Field(True, description="Preference pairs: remove pairs whose two answers are the same text.")
     min_margin: float | None = Field(
         None,
@@ -512,5 +519,6 @@ def _find_circle(config: Config) -> Iterator[str]:
             where = f"datasets.{circle[0]}.filters.not_in"
         else:
             where = f"stages.{first}.{'from' if config.stages[first].parent in circle else 'dataset'}"
-        chain = ", which needs ".join(reversed(circle))
-        yield f"{where}: {chain}; a circle has no beginning, so one of them must need something else"
+        begin, *rest = reversed(circle)
+        chain = f"{begin} needs {', which needs '.join(rest)}"
+        yield f"{where}: {chain}; a circle has no beginning, so one of them must start from something else"

@@ -16,6 +16,8 @@ from scripts.common.errors import UserError
 
 SECONDS_BETWEEN_LINES = 5.0
 
+NO_SPACE = ("No space left on device", "Disk quota exceeded")
+
 _terminal: TextIO = sys.stderr
 
 
@@ -82,10 +84,12 @@ def run_script(main: Callable[[], None]) -> None:
         for line in str(error).splitlines():
             say(f"error: {line}")
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in (28, 122):  # ENOSPC and EDQUOT
+    except Exception as error:
+        # The writer of safetensors has an exception of its own, so the words decide, not the type.
+        if not any(words in str(error) for words in NO_SPACE):
             raise
-        say(f"error: {error.filename or 'the disk'}: no space left; free some, or set run.cache to a larger disk")
+        where = getattr(error, "filename", None) or "the disk"
+        say(f"error: {where}: no space left; free some, or set run.cache to a larger disk")
         sys.exit(1)
     except KeyboardInterrupt:
         say("interrupted; the next run goes on from here")
@@ -100,7 +104,9 @@ def _redirect_to_log() -> None:
         return
     options.log.parent.mkdir(parents=True, exist_ok=True)
     _terminal = os.fdopen(os.dup(2), "w", buffering=1)
-    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    # Several processes of one stage share the log: one of them starts it anew, and all append.
+    anew = os.O_TRUNC if os.environ.get("RANK", "0") == "0" else 0
+    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | anew, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

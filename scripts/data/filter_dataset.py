@@ -22,6 +22,8 @@ from scripts.common.files import hash_file, read_json_lines, write_json, written
 from scripts.common.manifest import find_model, write_manifest
 from scripts.data.schemas import NEEDED, SCHEMAS, Form, Row, prompt_text, sides, to_form
 
+CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>")
+
 CountTokens = Callable[[Row], int]
 
 
@@ -68,6 +70,12 @@ def main() -> None:
             f"datasets.{options.name}: no row is left to train on after filtering ({len(raw)} read, "
             f"{len(worst.removed)} removed by {worst.name}, {len(validation)} held out); "
             f"loosen datasets.{options.name}.filters"
+        )
+
+    if config.validation and not validation:
+        raise UserError(
+            f"datasets.{options.name}.validation: every prompt has more than {config.validation} rows, so none can "
+            "be held out whole; raise it"
         )
 
     write_rows(options.train, train, SCHEMAS[form])
@@ -129,6 +137,8 @@ def _predicates(
     """Name and test of each filter that is on; a row stays where the test holds."""
     if filters.empty:
         yield "empty", has_content
+    if filters.control_tokens:
+        yield "control_tokens", has_no_control_tokens
     if form == "preference" and filters.equal_answers:
         yield "equal_answers", lambda row: answer_text(row["chosen"]) != answer_text(row["rejected"])
     if form == "preference" and (margin := filters.min_margin) is not None:
@@ -155,6 +165,11 @@ def has_content(row: Row) -> bool:
         and any(turn["role"] == "user" for turn in turns)
         for turns in sides(row)
     )
+
+
+def has_no_control_tokens(row: Row) -> bool:
+    """No turn holds a token of the chat template as text, which the tokenizer would take for the token itself."""
+    return not any(token in turn["content"] for turns in sides(row) for turn in turns for token in CONTROL_TOKENS)
 
 
 def answer_text(turns: list[dict[str, str]]) -> str:

@@ -1,11 +1,15 @@
 """Starting our scripts as the rules do: as modules, from a folder of their own, without the network."""
 
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 OWN_TASKS = REPOSITORY / "benchmarks"
@@ -56,3 +60,19 @@ def error_lines(run: subprocess.CompletedProcess[str]) -> list[str]:
     assert run.returncode == 1, run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
     return run.stderr.splitlines()
+
+
+def call_main(script: str, folder: Path, **options: Any) -> None:
+    """Run the `main` of `scripts.<script>` in this process: the same work, without importing torch once more.
+
+    For second runs, and for what a script raises; that it runs by itself is shown with `run_script`.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", script_command(script, options)[2:])
+        patch.chdir(folder)
+        try:
+            importlib.import_module(f"scripts.{script}").main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

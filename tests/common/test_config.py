@@ -190,7 +190,9 @@ def test_a_stage_cannot_train_on_pairs_that_it_has_sampled_itself() -> None:
 def test_scientific_numbers_are_numbers() -> None:
     """YAML 1.1 reads `1e-5` as text, since it has no point."""
     assert yaml.safe_load("1e-5") == "1e-5"
-    raw = _with("stages/sft/args", {"learning_rate": "1e-5", "adam": {"betas": ["9E-1", ".99e0"]}, "optim": "adamw_1e-5"})
+    raw = _with(
+        "stages/sft/args", {"learning_rate": "1e-5", "adam": {"betas": ["9E-1", ".99e0"]}, "optim": "adamw_1e-5"}
+    )
     raw["comparison"] = {"alpha": "5e-2"}
     raw["datasets"]["pairs"]["filters"] = {"min_margin": "1e-1"}
     config = load_config(raw)

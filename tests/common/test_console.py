@@ -79,7 +79,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, log: str) -> None:
     run = _run(tmp_path, FULL_DISK, "--log", log)
     assert run.returncode != 0
     errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert errors == ["error: the working folder: no space left; free some, or set run.cache to a larger disk"]
+    assert len(errors) == 1 and "no space left; free some, or set run.cache to a larger disk" in errors[0]
     assert "Traceback" not in run.stderr
 
 

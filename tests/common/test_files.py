@@ -1,6 +1,7 @@
 """Files are whole or not there, and what was written is read back the same."""
 
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,9 @@ def test_nan_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.text() | st.integers() | st.none(), max_size=3), max_size=5))
 def test_json_lines_come_back_the_same(rows: list[dict[str, str | int | None]]) -> None:
-    path = Path("rows.jsonl")
-    with pytest.MonkeyPatch.context() as patch:
-        _run_in_temporary_folder(patch)
-        write_json_lines(path, rows)
-        assert read_json_lines(path) == rows
+    with tempfile.TemporaryDirectory() as folder:
+        write_json_lines(Path(folder) / "rows.jsonl", rows)
+        assert read_json_lines(Path(folder) / "rows.jsonl") == rows
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n"])
@@ -75,9 +74,3 @@ def test_hashes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert hash_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert hash_json({"a": 1, "b": [2]}) == hash_json({"b": [2], "a": 1}) != hash_json({"a": 1, "b": [3]})
-
-
-def _run_in_temporary_folder(patch: pytest.MonkeyPatch) -> None:
-    import tempfile
-
-    patch.chdir(tempfile.mkdtemp())

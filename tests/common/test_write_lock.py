@@ -4,7 +4,6 @@ import ast
 import importlib.metadata
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -96,5 +95,3 @@ def test_what_we_import_is_wanted_by_name() -> None:
         if not any(_normal(owner) in wanted for owner in owners.get(module, []))
     }
     assert missing == {}
-
-

@@ -2,7 +2,6 @@
 
 import importlib.resources
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,24 @@ from scripts.common.config import FileBenchmark
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, read_json, read_json_lines
 from scripts.data.download_benchmark import make_mirror, read_mmlu_development
-from tests.common.running import OWN_TASKS, error_lines, run_script
+from tests.common.running import OWN_TASKS, call_main, run_script
 
 
-def _run(folder: Path, task: str, source: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    return run_script(
-        "data.download_benchmark",
-        folder,
-        name="mine",
-        config={"task": task, "source": source},
-        tasks=OWN_TASKS,
-        questions="benchmark/questions.jsonl",
-        manifest="benchmark/manifest.json",
-    )
+def _options(task: str, source: dict[str, Any]) -> dict[str, Any]:
+    made = {"questions": "benchmark/questions.jsonl", "manifest": "benchmark/manifest.json"}
+    return {"name": "mine", "config": {"task": task, "source": source}, "tasks": OWN_TASKS} | made
 
 
 def test_made_tasks(tmp_path: Path) -> None:
-    source = {"kind": "package", "package": "reasoning-gym", "task": "chain_sum", "size": 12, "seed": 5, "parameters": {}}
-    run = _run(tmp_path, "chain_sum", source)
+    source = {
+        "kind": "package",
+        "package": "reasoning-gym",
+        "task": "chain_sum",
+        "size": 12,
+        "seed": 5,
+        "parameters": {},
+    }
+    run = run_script("data.download_benchmark", tmp_path, **_options("chain_sum", source))
     assert run.returncode == 0, run.stderr
     mirror = tmp_path / "benchmark" / "mirror" / "posttrain" / "chain_sum" / "test.parquet"
     rows = pq.read_table(mirror).to_pylist()
@@ -42,8 +41,7 @@ def test_made_tasks(tmp_path: Path) -> None:
 
 
 def test_a_stock_task_in_a_mirror_of_the_hub(tmp_path: Path, hub_mirror: Path) -> None:
-    run = _run(tmp_path, "arc_easy", {"kind": "file", "path": str(hub_mirror)})
-    assert run.returncode == 0, run.stderr
+    call_main("data.download_benchmark", tmp_path, **_options("arc_easy", {"kind": "file", "path": str(hub_mirror)}))
     questions = [row["question"] for row in read_json_lines(tmp_path / "benchmark" / "questions.jsonl")]
     assert len(questions) == 12
     assert questions[0] == "Question: Which word names what I saw, the stone?\nAnswer:"
@@ -54,10 +52,11 @@ def test_a_stock_task_in_a_mirror_of_the_hub(tmp_path: Path, hub_mirror: Path) -
 
 
 def test_a_mirror_without_the_data_is_one_line(tmp_path: Path, hub_mirror: Path) -> None:
-    run = _run(tmp_path, "gsm8k", {"kind": "file", "path": str(hub_mirror)})
-    (line,) = error_lines(run)[-1:]
-    assert line.startswith("error: benchmarks.mine: the data of task gsm8k cannot be read: ")
-    assert sum(text.startswith("error:") for text in run.stderr.splitlines()) == 1
+    with pytest.raises(UserError) as caught:
+        call_main("data.download_benchmark", tmp_path, **_options("gsm8k", {"kind": "file", "path": str(hub_mirror)}))
+    assert str(caught.value).startswith("benchmarks.mine: the data of task gsm8k cannot be read: ")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "benchmark" / "manifest.json").exists()
 
 
 def test_a_mirror_that_is_no_folder(tmp_path: Path) -> None:
@@ -66,10 +65,8 @@ def test_a_mirror_that_is_no_folder(tmp_path: Path) -> None:
         make_mirror(source, tmp_path / "mirror", "mine")
 
 
-@pytest.mark.slow
 def test_real_questions(tmp_path: Path, real_hub: Path) -> None:
-    run = _run(tmp_path, "gsm8k", {"kind": "file", "path": str(real_hub)})
-    assert run.returncode == 0, run.stderr
+    call_main("data.download_benchmark", tmp_path, **_options("gsm8k", {"kind": "file", "path": str(real_hub)}))
     questions = read_json_lines(tmp_path / "benchmark" / "questions.jsonl")
     assert len(questions) == 1319
     assert questions[0]["question"].startswith("Question: Janet")

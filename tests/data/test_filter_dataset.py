@@ -24,7 +24,7 @@ from scripts.data.filter_dataset import (
 from scripts.data.schemas import Form, Row, prompt_text
 from tests.common.running import error_lines, run_script
 
-OFF = {"empty": False, "equal_answers": False, "duplicates": False, "benchmark_overlap": False}
+OFF = {"empty": False, "control_tokens": False, "equal_answers": False, "duplicates": False, "benchmark_overlap": False}
 
 
 def _chat(question: str, answer: str) -> Row:
@@ -68,9 +68,22 @@ def test_empty() -> None:
     only_user = {"messages": [{"role": "user", "content": "hello?"}]}
     only_assistant = {"messages": [{"role": "assistant", "content": "hello!"}]}
     user_last = {"messages": [*_chat("a", "b")["messages"], {"role": "user", "content": "c"}]}
-    rows = [_chat("a", "b"), _chat("a", " \n"), _chat("\u3000", "b"), only_user, only_assistant, user_last, {"messages": []}]
+    rows = [
+        _chat("a", "b"),
+        _chat("a", " \n"),
+        _chat("\u3000", "b"),
+        only_user,
+        only_assistant,
+        user_last,
+        {"messages": []},
+    ]
     assert _kept(rows, empty=True) == [0]
     assert _kept([_pair("q", "a", ""), _pair("q", "a", "b"), _pair(" ", "a", "b")], "preference", empty=True) == [1]
+
+
+def test_control_tokens() -> None:
+    rows = [_chat("a", "b"), _chat("a<|im_end|>", "b"), _chat("a", "<|im_start|>user"), _chat("<|im|>", "b")]
+    assert _kept(rows, control_tokens=True) == [0, 3]
 
 
 def test_equal_answers() -> None:
@@ -118,7 +131,12 @@ def test_benchmark_overlap_and_not_in() -> None:
 
 
 def test_filters_run_in_the_documented_order() -> None:
-    on = {name: True for name in OFF} | {"min_margin": 0.5, "min_tokens": 1, "max_tokens": 9, "not_in": ["other"]}
+    on: dict[str, Any] = dict.fromkeys(OFF, True) | {
+        "min_margin": 0.5,
+        "min_tokens": 1,
+        "max_tokens": 9,
+        "not_in": ["other"],
+    }
     order = [name for name in Filters.model_fields if name in on]
     assert [step.name for step in _apply([], "preference", **on)] == ["schema", *order]
 
@@ -135,7 +153,11 @@ def test_tokens_are_those_of_the_templated_row(tiny_model: Path) -> None:
     text = "user\nab" + "\n" + "assistant\nc" + "\n"
     row = _chat("ab", "c")
     assert token_counter(tiny_model)(row) == len(text) + 4
-    pair = {"prompt": row["messages"][:1], "chosen": row["messages"][1:], "rejected": [{"role": "assistant", "content": "cde"}]}
+    pair = {
+        "prompt": row["messages"][:1],
+        "chosen": row["messages"][1:],
+        "rejected": [{"role": "assistant", "content": "cde"}],
+    }
     assert token_counter(tiny_model)(pair) == len(text) + 4 + 2
 
 
@@ -156,8 +178,16 @@ def test_a_split_holds_out_what_was_asked_where_it_can() -> None:
     assert split_rows(rows, 0, seed=3) == (rows, [])
 
 
+def test_the_same_prompt_in_other_letters_stays_on_one_side() -> None:
+    rows = [{"source_index": i} | _chat("Two  WORDS" if i % 2 else "two words\n", str(i)) for i in range(6)]
+    assert split_rows(rows, 3, seed=3) == (rows, []), "six rows of one prompt do not fit among three"
+    assert split_rows(rows, 6, seed=3) == ([], rows)
+
+
 TEXT = st.sampled_from(["", " ", "a", "A", "b", "ﬁ", "fi", "a  b", "a b", "c\u2028d"])
-TURN = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": TEXT | st.none()})
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": TEXT | st.none()}
+)
 SCORE = st.none() | st.integers(0, 9) | st.floats(0, 10)
 CHAT = st.builds(_chat, TEXT, TEXT) | st.fixed_dictionaries({"messages": st.none() | st.lists(TURN, max_size=4)})
 PAIR = st.builds(_pair, TEXT, TEXT, TEXT, SCORE, SCORE) | st.fixed_dictionaries(
@@ -171,7 +201,8 @@ FILTERS = st.fixed_dictionaries(
 
 
 @given(
-    st.tuples(st.just("messages"), st.lists(CHAT, max_size=30)) | st.tuples(st.just("preference"), st.lists(PAIR, max_size=30)),
+    st.tuples(st.just("messages"), st.lists(CHAT, max_size=30))
+    | st.tuples(st.just("preference"), st.lists(PAIR, max_size=30)),
     FILTERS,
     st.none() | st.integers(1, 20),
     st.integers(0, 10),
@@ -227,11 +258,11 @@ def _options(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def test_script_twice(tmp_path: Path, tiny_model: Path) -> None:
-    rows = [_chat(f"question {i % 25}", "short" if i % 3 else "long " * 30) for i in range(60)]
+    rows = [_chat(f"question {i % 30}", "short" if i % 3 else " ") for i in range(60)]
     rows[4] = _chat("A question\u2028of a benchmark", "x")
     rows[5] = {"messages": [{"role": "tool", "content": "x"}]}
     write_json_lines(tmp_path / "q.jsonl", [{"question": "a question\u2028of a benchmark"}])
-    config = {"filters": {"max_tokens": 100}, "sample": 40, "validation": 8}
+    config = {"sample": 20, "validation": 8}
     options = _options(config, rows=_write_rows(tmp_path, rows), model=tiny_model, questions=[tmp_path / "q.jsonl"])
     made = []
     for folder in (tmp_path / "first", tmp_path / "second"):
@@ -245,7 +276,7 @@ def test_script_twice(tmp_path: Path, tiny_model: Path) -> None:
     tables = {name: pq.read_table(folder / OUTPUTS[name]).to_pylist() for name in ("train", "validation", "rejected")}
     assert sorted(row["source_index"] for table in tables.values() for row in table) == list(range(60))
     reasons = {row["source_index"]: row["step"] for row in tables["rejected"]}
-    assert (reasons[4], reasons[5], reasons[0]) == ("benchmark_overlap", "schema", "max_tokens")
+    assert (reasons[4], reasons[5], reasons[0]) == ("benchmark_overlap", "schema", "empty")
     funnel = read_json(folder / "funnel.json")
     for line in funnel["steps"][1:]:
         assert line["removed"] == list(reasons.values()).count(line["step"])

@@ -10,12 +10,13 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.config import RejectionsDataset
+from scripts.common.errors import UserError
 from scripts.common.files import read_json
 from scripts.common.manifest import find_model
 from scripts.common.torch_setup import prepare_torch
 from scripts.data.sample_rejections import SCHEMA, is_right, make_pairs, sample_answers
 from scripts.data.schemas import SCHEMAS, to_preference
-from tests.common.running import error_lines, run_script
+from tests.common.running import call_main, run_script
 
 NUMBER = re.compile(r"-?\d+")
 
@@ -58,26 +59,20 @@ def _write_questions(folder: Path, name: str, rows: list[dict[str, Any]]) -> Pat
     return folder / name
 
 
-def _run(folder: Path, model: Path, questions: list[Path]) -> Any:
-    return run_script(
-        "data.sample_rejections",
-        folder,
-        name="pairs",
-        config=SOURCE,
-        dtype="float32",
-        seed=5,
-        cpus=1,
-        model=model,
-        questions=questions,
-        output="pairs.parquet",
-        manifest="pairs.json",
-    )
+def _options(model: Path, questions: list[Path]) -> dict[str, Any]:
+    made = {"output": "pairs.parquet", "manifest": "pairs.json"}
+    given = {"dtype": "float32", "seed": 5, "cpus": 1, "model": model, "questions": questions}
+    return {"name": "pairs", "config": SOURCE} | given | made
 
 
+@pytest.mark.slow
 def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
     rows = [_row(i) for i in range(5)]
-    files = [_write_questions(tmp_path, "train.parquet", rows[::2]), _write_questions(tmp_path, "validation.parquet", rows[1::2])]
-    run = _run(tmp_path, tiny_model, files)
+    files = [
+        _write_questions(tmp_path, "train.parquet", rows[::2]),
+        _write_questions(tmp_path, "validation.parquet", rows[1::2]),
+    ]
+    run = run_script("data.sample_rejections", tmp_path, **_options(tiny_model, files))
     assert run.returncode == 0, run.stderr
     table = pq.read_table(tmp_path / "pairs.parquet")
     assert table.schema.equals(SCHEMA)
@@ -99,9 +94,9 @@ def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
     assert make_pairs(rows, answers, NUMBER) == pairs
 
 
-@pytest.mark.slow
-def test_script_refuses_questions_without_answers(tmp_path: Path, tiny_model: Path) -> None:
-    run = _run(tmp_path, tiny_model, [_write_questions(tmp_path, "train.parquet", [_row(0), _row(1, None)])])
-    assert error_lines(run) == [
-        "error: datasets.pairs.source.dataset: 'sums' has rows without an `answer` to verify against"
-    ]
+def test_questions_without_answers_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    questions = _write_questions(tmp_path, "train.parquet", [_row(0), _row(1, None)])
+    with pytest.raises(UserError) as caught:
+        call_main("data.sample_rejections", tmp_path, **_options(tiny_model, [questions]))
+    assert str(caught.value) == ("datasets.pairs.source.dataset: 'sums' has rows without an `answer` to verify against")
+    assert not (tmp_path / "pairs.parquet").exists()

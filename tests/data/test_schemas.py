@@ -101,7 +101,10 @@ def test_broken_pairs(change: dict[str, Any]) -> None:
 
 def test_rows_fit_their_schema() -> None:
     """Parquet is written with these schemas: a row must have their columns, in their types."""
-    for form, row in (("messages", {"messages": [USER, RIGHT], "answer": 4}), ("preference", GOOD | {"score_chosen": 1})):
+    for form, row in (
+        ("messages", {"messages": [USER, RIGHT], "answer": 4}),
+        ("preference", GOOD | {"score_chosen": 1}),
+    ):
         schema = SCHEMAS[form]  # type: ignore[index]
         found = to_form(row, 0, form)  # type: ignore[arg-type]
         assert found is not None and list(found) == schema.names

@@ -104,7 +104,9 @@ def test_holm_keeps_the_order_and_is_no_stricter_than_bonferroni(p_values: list[
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     ranked = [adjusted[i] for i in order]
     assert ranked == sorted(ranked)
-    assert [adjusted[-1 - i] for i in range(len(adjusted))] == pytest.approx(adjust_holm(p_values[::-1])), "order is no matter"
+    assert [adjusted[-1 - i] for i in range(len(adjusted))] == pytest.approx(adjust_holm(p_values[::-1])), (
+        "order is no matter"
+    )
 
 
 def test_shares_are_tested_by_flipping_signs() -> None:
@@ -150,8 +152,9 @@ def test_items_are_paired_by_key_and_not_by_place() -> None:
     other = _scores("sft", {"z": 1.0, "y": 1.0, "x": 0.0})
     row = compare(one, other, 0.05, 0)
     assert (row["p_value"], row["difference"], row["n"]) == (1.0, 0.0, 3)
+    same = np.array([0.0, 1.0, 1.0])
     # Paired by place, x would have been won and z lost: the interval would be another.
-    assert (row["ci_low"], row["ci_high"]) == newcombe(*[np.array([0.0, 1.0, 1.0])] * 2, 0.05)
+    assert (row["ci_low"], row["ci_high"]) == newcombe(same, same, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,14 @@ def test_what_cannot_be_compared_is_refused(other: dict[str, Any], words: str) -
 
 def _write(folder: Path, model: str, benchmark: str, values: list[float], protocol: str = "same") -> Path:
     path = folder / model / f"{benchmark}.json"
-    facts = {"benchmark": benchmark, "model": model, "task": "t", "metric": "acc", "n": len(values), "protocol": protocol}
+    facts = {
+        "benchmark": benchmark,
+        "model": model,
+        "task": "t",
+        "metric": "acc",
+        "n": len(values),
+        "protocol": protocol,
+    }
     write_json_lines(path.with_suffix(".items.jsonl"), [{"key": str(i), "score": v} for i, v in enumerate(values)])
     write_json(path, facts)
     return path

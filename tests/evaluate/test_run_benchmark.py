@@ -13,7 +13,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json, read_json_lines
 from scripts.common.manifest import find_model, write_manifest
 from scripts.evaluate.run_benchmark import evaluate, read_items
-from tests.common.running import OWN_TASKS, error_lines, run_script
+from tests.common.running import OWN_TASKS, call_main, run_script
 
 ARC = {"task": "arc_easy", "metric": "acc_norm", "shots": 2, "chat_template": False, "batch_size": 4}
 
@@ -28,39 +28,27 @@ def arc(tmp_path: Path, hub_mirror: Path) -> Path:
     return folder / "manifest.json"
 
 
-def _run(folder: Path, model: Path, benchmark: Path, config: dict[str, Any], name: str = "mine") -> Any:
-    return run_script(
-        "evaluate.run_benchmark",
-        folder,
-        name=name,
-        config=config,
-        dtype="float32",
-        seed=3,
-        cpus=1,
-        tasks=OWN_TASKS,
-        model=model,
-        model_name="base",
-        benchmark=benchmark,
-        scores=f"{name}.json",
-        items=f"{name}.items.jsonl",
-        log=f"{name}.log",
-    )
+def _options(model: Path, benchmark: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
+    made = {"scores": f"{name}.json", "items": f"{name}.items.jsonl"}
+    given = {"dtype": "float32", "seed": 3, "cpus": 1, "tasks": OWN_TASKS, "model": model, "benchmark": benchmark}
+    return {"name": name, "config": config, "model_name": "base"} | given | made
 
 
 @pytest.mark.slow
 def test_a_stock_task_twice_and_by_lm_eval_itself(
     tmp_path: Path, tiny_model: Path, arc: Path, hub_mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("first", "second"):
-        run = _run(tmp_path, tiny_model, arc, ARC, name)
-        assert run.returncode == 0, run.stderr
+    options = _options(tiny_model, arc, ARC, "first")
+    run = run_script("evaluate.run_benchmark", tmp_path, log="first.log", **options)
+    assert run.returncode == 0, run.stderr
+    call_main("evaluate.run_benchmark", tmp_path, **_options(tiny_model, arc, ARC, "second"))
     first, second = ((tmp_path / f"{name}.items.jsonl").read_bytes() for name in ("first", "second"))
     assert first == second
 
     scores, items = read_json(tmp_path / "first.json"), read_json_lines(tmp_path / "first.items.jsonl")
     assert scores["n"] == len(items) == len({item["key"] for item in items}) == 12
     assert scores["protocol"]["shots"] == 2 and scores["protocol"]["chat_template_sha256"] is None
-    assert run.stderr.splitlines()[-1] == f"run_benchmark base second: acc_norm {scores['score']:.3f} of 12 items"
+    assert run.stderr.splitlines()[-1] == f"run_benchmark base first: acc_norm {scores['score']:.3f} of 12 items"
 
     # lm-eval without us: its own task manager, its own model class.
     monkeypatch.chdir(hub_mirror)
@@ -101,8 +89,14 @@ def test_wrong_metric_and_filter_and_the_right_ones(tmp_path: Path, tiny_model: 
 
 def test_generation_in_a_chat(tmp_path: Path, tiny_model: Path) -> None:
     source = {"kind": "package", "package": "reasoning-gym", "task": "chain_sum", "size": 5, "seed": 5}
-    config = {"task": "chain_sum", "source": source, "metric": "exact_match", "filter": "last-number", "max_new_tokens": 6}
-    made = run_script(
+    config = {
+        "task": "chain_sum",
+        "source": source,
+        "metric": "exact_match",
+        "filter": "last-number",
+        "max_new_tokens": 6,
+    }
+    call_main(
         "data.download_benchmark",
         tmp_path,
         name="sums",
@@ -111,9 +105,8 @@ def test_generation_in_a_chat(tmp_path: Path, tiny_model: Path) -> None:
         questions="benchmark/questions.jsonl",
         manifest="benchmark/manifest.json",
     )
-    assert made.returncode == 0, made.stderr
-    run = _run(tmp_path, tiny_model, Path("benchmark/manifest.json"), config, "sums")
-    assert run.returncode == 0, run.stderr
+    manifest = tmp_path / "benchmark" / "manifest.json"
+    call_main("evaluate.run_benchmark", tmp_path, **_options(tiny_model, manifest, config, "sums"))
     items = read_json_lines(tmp_path / "sums.items.jsonl")
     questions = [row["question"] for row in read_json_lines(tmp_path / "benchmark" / "questions.jsonl")]
     assert [item["prompt"] for item in items] == [
@@ -125,11 +118,3 @@ def test_generation_in_a_chat(tmp_path: Path, tiny_model: Path) -> None:
     assert scores["n"] == 5 and scores["score"] == sum(item["score"] for item in items) / 5
     assert scores["protocol"]["chat_template_sha256"]
     assert set(scores["provenance"]["inputs"]) == {"model", "benchmark"}
-
-
-@pytest.mark.slow
-def test_a_wrong_metric_is_one_line_for_the_script(tmp_path: Path, tiny_model: Path, arc: Path) -> None:
-    run = _run(tmp_path, tiny_model, arc, ARC | {"metric": "exact_match", "limit": 1})
-    errors = [line for line in error_lines(run) if line.startswith("error: ")]
-    assert errors == ["error: benchmarks.mine.metric: task arc_easy has no metric 'exact_match'; known: acc, acc_norm"]
-    assert not (tmp_path / "mine.json").exists()

@@ -78,6 +78,7 @@ def test_sums_equal_one_row_at_a_time(model: Any, tokenizer: Any, batch_size: in
         assert found == pytest.approx(_naive(model, tokenizer, row, side), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_script(tmp_path: Path, tiny_model: Path, model: Any, tokenizer: Any) -> None:
     """With ties whose two sides would fall into batches of another padding: last bits must not decide a pair."""
     ties = [("q" * n, "the same answer", "the same answer") for n in range(1, 30, 2)]

@@ -39,7 +39,9 @@ def test_the_interval_holds_the_mean_and_stays_a_share(values: list[float]) -> N
 
 
 def test_what_is_written(tmp_path: Path) -> None:
-    items: list[dict[str, Any]] = [{"key": str(i), "prompt": "p\u2028", "target": "t", "answer": "a", "score": float(i < 3)} for i in range(4)]
+    items: list[dict[str, Any]] = [
+        {"key": str(i), "prompt": "p\u2028", "target": "t", "answer": "a", "score": float(i < 3)} for i in range(4)
+    ]
     names = {"benchmark": "b", "model": "m", "task": "t", "metric": "acc"}
     score = write_scores(tmp_path / "b.json", tmp_path / "b.items.jsonl", items, protocol={"shots": 5}, **names)
     assert score == 0.75

@@ -14,7 +14,16 @@ from tests.common.running import OWN_TASKS, script_environment
 
 def test_stock_and_own_tasks_and_groups_are_known() -> None:
     """Among them tasks whose file has another name (`ai2_arc` stands for a tag, `mmlu` for a group)."""
-    known = ["gsm8k", "hellaswag", "arc_challenge", "mmlu", "humaneval_instruct", "ifeval", "winogrande", "commonsense_qa"]
+    known = [
+        "gsm8k",
+        "hellaswag",
+        "arc_challenge",
+        "mmlu",
+        "humaneval_instruct",
+        "ifeval",
+        "winogrande",
+        "commonsense_qa",
+    ]
     check_tasks({task: task for task in [*known, "chain_sum", "mmlu_dev"]}, OWN_TASKS)
 
 

@@ -1,4 +1,4 @@
-"""What training methods share: arguments that are refused in time, masks that are proven, checkpoints that are whole."""
+"""What training methods share: arguments refused in time, masks that are proven, checkpoints that are whole."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,16 @@ from trl import DPOConfig, SFTConfig
 from scripts.common.config import Stage
 from scripts.common.errors import UserError
 from scripts.common.manifest import find_model
-from scripts.train.recipe import DEFAULTS, OURS, Job, is_finished, make_adapters, make_arguments, newest_checkpoint, prove_mask
+from scripts.train.recipe import (
+    DEFAULTS,
+    OURS,
+    Job,
+    is_finished,
+    make_adapters,
+    make_arguments,
+    newest_checkpoint,
+    prove_mask,
+)
 from tests.train.stages import chat
 
 
@@ -64,7 +73,9 @@ def test_what_is_ours_is_refused(tmp_path: Path, tokenizer: Any, argument: str) 
     ("config", "argument", "near"),
     [(SFTConfig, "learning_rat", "learning_rate"), (SFTConfig, "max_len", "max_length"), (DPOConfig, "betta", "beta")],
 )
-def test_an_unknown_argument_names_the_nearest(tmp_path: Path, tokenizer: Any, config: Any, argument: str, near: str) -> None:
+def test_an_unknown_argument_names_the_nearest(
+    tmp_path: Path, tokenizer: Any, config: Any, argument: str, near: str
+) -> None:
     with pytest.raises(UserError) as caught:
         make_arguments(config, _job(tmp_path, args={argument: 1}), tokenizer, False)
     assert str(caught.value) == f"stages.mine.args.{argument}: TRL's config has no such field; did you mean '{near}'?"
@@ -90,7 +101,9 @@ def test_adapters_are_those_of_the_stage(tmp_path: Path) -> None:
 
 def test_the_share_of_trained_tokens(tmp_path: Path, tokenizer: Any) -> None:
     rows = Dataset.from_list([{"messages": chat(1)["messages"]}, {"messages": chat(22)["messages"]}])
-    texts = [tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True)["input_ids"] for row in rows]
+    texts = [
+        tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True)["input_ids"] for row in rows
+    ]
     trained = 2 * (len("yes yes yes") + 1)  # a token a byte, and the end of the turn
     assert prove_mask(rows, tokenizer, _job(tmp_path)) == pytest.approx(trained / sum(map(len, texts)))
 

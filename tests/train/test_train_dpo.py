@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.files import read_json, read_json_lines
-from tests.common.running import run_script
+from tests.common.running import call_main
 from tests.train.stages import DPO, dpo_options
 
 pytestmark = pytest.mark.slow
@@ -17,8 +17,7 @@ pytestmark = pytest.mark.slow
 
 def _train(folder: Path, parent: Path, rows: Path, stage: dict[str, Any]) -> list[dict[str, Any]]:
     """Train, and give the log of the steps."""
-    run = run_script("train.train_dpo", folder, **dpo_options(parent, rows, stage))
-    assert run.returncode == 0, run.stderr + (folder / "dpo.log").read_text()
+    call_main("train.train_dpo", folder, **dpo_options(parent, rows, stage))
     return [row for row in read_json_lines(folder / "dpo.jsonl") if "loss" in row]
 
 
