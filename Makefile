@@ -23,12 +23,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: envs/requirements.txt | $(VENV)/bin/python
 	@echo "==> installing $$(grep -c == $<) packages from $< (once; a few minutes, 2.5 GB)"
-	@$(PIP) --quiet -r $<
+	@$(PIP) -r $<
 	@touch $@
 
 $(VENV)/.development: envs/requirements-dev.txt $(VENV)/.runtime
 	@echo "==> installing what tests and checks need from $<"
-	@$(PIP) --quiet -r $<
+	@$(PIP) -r $<
 	@touch $@
 
 demo: $(VENV)/.runtime ## the whole way on this machine: data, SFT, DPO, benchmarks, PDF

@@ -1,4 +1,5 @@
 # What all rooms share: the checked configuration, where files stand, and how scripts are called.
+import glob
 import json
 import sys
 
@@ -25,7 +26,7 @@ except UserError as error:
 prepare_environment(REPOSITORY)
 
 # Jobs that compute never ask the network for anything.
-OFFLINE = "env HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1"
+OFFLINE = "HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1"
 
 
 pathvars:
@@ -60,6 +61,17 @@ def as_json(value):
     )
 
 
+def files_of(source):
+    """The local files of a source, so that a change in them is seen. None yet is the downloader's to complain about."""
+    return sorted(glob.glob(source.path, recursive=True)) if source.kind == "file" else []
+
+
+def own_task(benchmark):
+    """Our own task file of a benchmark, when it has one."""
+    path = OWN_TASKS / f"{cfg.benchmarks[benchmark].task}.yaml"
+    return [str(path)] if path.is_file() else []
+
+
 def model_manifests():
     """The manifest of every model of the run."""
     return expand("<work>/models/{model}/manifest.json", model=cfg.models)
@@ -84,6 +96,18 @@ def job_resources(kind):
     }
     # `gpu: 0` would ask SLURM for GPUs all the same.
     return resources | ({"gpu": wanted.gpus, "nodes": 1} if wanted.gpus else {})
+
+
+def cpus(kind):
+    """Arithmetic threads of each process of a job."""
+    wanted = getattr(cfg.resources, kind)
+    return max(1, wanted.cpus // max(1, wanted.gpus))
+
+
+def compute(kind):
+    """The environment of a job that computes: no network, and no GPU that it did not ask for."""
+    hidden = "" if getattr(cfg.resources, kind).gpus else " CUDA_VISIBLE_DEVICES="
+    return f"env {OFFLINE} OMP_NUM_THREADS={cpus(kind)}{hidden}"
 
 
 def launcher():

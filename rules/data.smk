@@ -20,6 +20,8 @@ rule download_model:
 
 
 rule download_dataset:
+    input:
+        files=lambda wildcards: files_of(cfg.datasets[wildcards.dataset].source),
     output:
         rows="<work>/datasets/{dataset}/source.parquet",
         manifest="<work>/datasets/{dataset}/source.json",
@@ -58,19 +60,21 @@ rule sample_rejections:
     resources:
         **job_resources("evaluate"),
     params:
-        offline=OFFLINE,
+        compute=compute("evaluate"),
         config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].source),
         dtype=cfg.model.dtype,
         seed=cfg.run.seed,
-        cpus=cfg.resources.evaluate.cpus,
+        cpus=cpus("evaluate"),
     shell:
-        "exec {params.offline} OMP_NUM_THREADS={params.cpus} python -m scripts.data.sample_rejections"
+        "exec {params.compute} python -m scripts.data.sample_rejections"
         " --name {wildcards.dataset} --config {params.config:q} --dtype {params.dtype} --seed {params.seed}"
         " --cpus {params.cpus} --model {input.model} --questions {input.questions}"
         " --output {output.rows} --manifest {output.manifest} --log {log}"
 
 
 rule download_benchmark:
+    input:
+        task=lambda wildcards: own_task(wildcards.benchmark),
     output:
         questions="<work>/benchmarks/{benchmark}/questions.jsonl",
         manifest="<work>/benchmarks/{benchmark}/manifest.json",
@@ -83,7 +87,7 @@ rule download_benchmark:
         "../envs/posttrain.yaml"
     params:
         config=lambda wildcards: as_json(
-            {key: cfg.benchmarks[wildcards.benchmark].part()[key] for key in ("task", "source")}
+            {key: cfg.benchmarks[wildcards.benchmark].part()[key] for key in ("task", "source", "unsafe_code")}
         ),
         tasks=str(OWN_TASKS),
     shell:
@@ -95,7 +99,10 @@ rule filter_dataset:
     input:
         rows="<work>/datasets/{dataset}/source.parquet",
         model="<work>/models/base/manifest.json",
-        questions=expand("<work>/benchmarks/{benchmark}/questions.jsonl", benchmark=cfg.benchmarks),
+        questions=lambda wildcards: expand(
+            "<work>/benchmarks/{benchmark}/questions.jsonl",
+            benchmark=cfg.benchmarks if cfg.datasets[wildcards.dataset].filters.benchmark_overlap else [],
+        ),
         others=lambda wildcards: expand(
             "<work>/datasets/{other}/train.parquet",
             other=cfg.datasets[wildcards.dataset].filters.not_in,
@@ -116,7 +123,7 @@ rule filter_dataset:
         config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset]),
         seed=cfg.run.seed,
     shell:
-        "exec {params.offline} python -m scripts.data.filter_dataset --name {wildcards.dataset} --form {params.form}"
+        "exec env {params.offline} python -m scripts.data.filter_dataset --name {wildcards.dataset} --form {params.form}"
         " --config {params.config:q} --seed {params.seed} --rows {input.rows} --model {input.model}"
         " --questions {input.questions} --others {input.others} --train {output.train} --validation {output.validation}"
         " --rejected {output.rejected} --funnel {output.funnel} --manifest {output.manifest} --log {log}"

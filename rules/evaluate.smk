@@ -3,6 +3,7 @@ rule run_benchmark:
     input:
         model="<work>/models/{model}/manifest.json",
         benchmark="<work>/benchmarks/{benchmark}/manifest.json",
+        task=lambda wildcards: own_task(wildcards.benchmark),
     output:
         by_item="<results>/scores/{model}/{benchmark}.items.jsonl",
         scores="<results>/scores/{model}/{benchmark}.json",
@@ -16,14 +17,14 @@ rule run_benchmark:
     resources:
         **job_resources("evaluate"),
     params:
-        offline=OFFLINE,
+        compute=compute("evaluate"),
         config=lambda wildcards: as_json(cfg.benchmarks[wildcards.benchmark]),
         dtype=cfg.model.dtype,
         seed=cfg.run.seed,
-        cpus=cfg.resources.evaluate.cpus,
+        cpus=cpus("evaluate"),
         tasks=str(OWN_TASKS),
     shell:
-        "exec {params.offline} OMP_NUM_THREADS={params.cpus} python -m scripts.evaluate.run_benchmark"
+        "exec {params.compute} python -m scripts.evaluate.run_benchmark"
         " --name {wildcards.benchmark} --config {params.config:q} --dtype {params.dtype} --seed {params.seed}"
         " --cpus {params.cpus} --tasks {params.tasks:q} --model {input.model} --model-name {wildcards.model}"
         " --benchmark {input.benchmark} --scores {output.scores} --items {output.by_item} --log {log}"
@@ -46,11 +47,11 @@ rule score_preferences:
     resources:
         **job_resources("evaluate"),
     params:
-        offline=OFFLINE,
+        compute=compute("evaluate"),
         dtype=cfg.model.dtype,
-        cpus=cfg.resources.evaluate.cpus,
+        cpus=cpus("evaluate"),
     shell:
-        "exec {params.offline} OMP_NUM_THREADS={params.cpus} python -m scripts.evaluate.score_preferences"
+        "exec {params.compute} python -m scripts.evaluate.score_preferences"
         " --dataset {wildcards.dataset} --pairs {input.pairs} --dtype {params.dtype} --cpus {params.cpus}"
         " --model {input.model} --model-name {wildcards.model} --scores {output.scores} --items {output.by_item}"
         " --log {log}"

@@ -19,15 +19,15 @@ rule train_sft:
     resources:
         **job_resources("train"),
     params:
-        offline=OFFLINE,
+        compute=compute("train"),
         config=lambda wildcards: as_json(cfg.stages[wildcards.stage]),
         seed=cfg.run.seed,
         dtype=cfg.model.dtype,
-        cpus=cfg.resources.train.cpus,
+        cpus=cpus("train"),
         launcher=launcher(),
         script="scripts.train.train_sft",
     shell:
-        "exec {params.offline} OMP_NUM_THREADS={params.cpus} {params.launcher} {params.script}"
+        "exec {params.compute} {params.launcher} {params.script}"
         " --name {wildcards.stage} --config {params.config:q} --seed {params.seed} --dtype {params.dtype}"
         " --cpus {params.cpus} --parent {input.parent} --train {input.train} --validation {input.validation}"
         " --steps {output.steps} --manifest {output.manifest} --log {log}"
@@ -39,10 +39,10 @@ use rule train_sft as train_dpo with:
     wildcard_constraints:
         stage=stages_by("dpo"),
     params:
-        offline=OFFLINE,
+        compute=compute("train"),
         config=lambda wildcards: as_json(cfg.stages[wildcards.stage]),
         seed=cfg.run.seed,
         dtype=cfg.model.dtype,
-        cpus=cfg.resources.train.cpus,
+        cpus=cpus("train"),
         launcher=launcher(),
         script="scripts.train.train_dpo",

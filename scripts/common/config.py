@@ -20,6 +20,13 @@ BASE = "base"
 TARGETS = ("all", "data", "models", "benchmarks", "plots", "report")
 """Targets that the Snakefile names itself, so that no stage or benchmark may take their names."""
 
+RULES = (
+    *("download_model", "download_dataset", "download_benchmark", "filter_dataset", "sample_rejections"),
+    *("train_sft", "train_dpo", "run_benchmark", "score_preferences", "compare_models"),
+    *("plot_funnel", "plot_training", "plot_scores", "write_report", "build_pdf"),
+)
+"""Rules, whose names are taken for the same reason."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 
@@ -319,6 +326,7 @@ class JobResources(Section):
 class Resources(Section):
     """What jobs ask of the machine."""
 
+    data: JobResources = Field(JobResources(), description="Filtering of each data set; no GPU.")
     train: JobResources = Field(JobResources(), description="Each training stage.")
     evaluate: JobResources = Field(JobResources(), description="Each (model, benchmark) pair, and each sampling job.")
 
@@ -476,7 +484,7 @@ def _find_broken_references(config: Config) -> Iterator[str]:
         if len(users) > 1 or (isinstance(dataset.source, RejectionsDataset) and users - {"dpo"}):
             methods = " and ".join(sorted(users))
             yield f"datasets.{name}: rows of one kind cannot serve {methods}; declare a second data set"
-    taken: dict[str, str] = dict.fromkeys(TARGETS, "a target of the pipeline") | {BASE: "the base model"}
+    taken: dict[str, str] = dict.fromkeys((*TARGETS, *RULES), "a target of the pipeline") | {BASE: "the base model"}
     for group in ("stages", "benchmarks", "datasets"):
         for name in getattr(config, group):
             if name in taken:

@@ -23,6 +23,8 @@ _terminal: TextIO = sys.stderr
 
 def say(message: str) -> None:
     """Write one line to the terminal and, when there is one, to the log."""
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes of one stage, one speaks
     print(message, file=_terminal, flush=True)
     if _terminal is not sys.stderr:
         print(message, file=sys.stderr, flush=True)

@@ -80,12 +80,8 @@ def _describe(section: type[Section], path: str) -> str:
     for name, info in section.model_fields.items():
         if name == "kind":
             continue
-        meaning = info.description or ""
-        lines.append(
-            f"| `{info.alias or name}` | {_type(info.annotation)} | {_default(info)} | {meaning} |".replace(
-                r"\d", r"\\d"
-            )
-        )
+        cells = [f"`{info.alias or name}`", _type(info.annotation), _default(info), info.description or ""]
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -24,6 +24,9 @@ from scripts.common.files import hash_file, write_json_lines
 from scripts.common.manifest import write_manifest
 from scripts.data.make_tasks import make_tasks
 
+SENTENCE = 4
+"""Fewest words of a document's text that is more than a label."""
+
 _MMLU_QUESTION = re.compile(
     r"Q: (?P<question>.*?)\n\(A\)(?P<A>.*?)\(B\)(?P<B>.*?)\(C\)(?P<C>.*?)\(D\)(?P<D>.*?)\nA: .*?"
     r"The answer is \((?P<answer>[ABCD])\)\.",
@@ -34,7 +37,7 @@ _MMLU_QUESTION = re.compile(
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--name", required=True, help="name of the benchmark in the configuration")
-    parser.add_argument("--config", required=True, help="its `task` and `source`, as JSON")
+    parser.add_argument("--config", required=True, help="its `task`, `source` and `unsafe_code`, as JSON")
     parser.add_argument("--tasks", type=Path, required=True, help="folder with our own task files")
     parser.add_argument("--questions", type=Path, required=True, help="questions to write, JSON lines")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to write; the mirror stands beside it")
@@ -45,8 +48,17 @@ def main() -> None:
     mirror = options.manifest.parent / "mirror"
     shutil.rmtree(mirror, ignore_errors=True)
     facts = make_mirror(source, mirror, options.name)
+    if config["unsafe_code"]:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # HumanEval tries its metric when it is loaded
     questions = list(read_questions(config["task"], options.tasks, mirror if mirror.exists() else None, options.name))
-    write_json_lines(options.questions, [{"question": question} for question in questions])
+    if not questions:
+        raise UserError(f"benchmarks.{options.name}.task: task {config['task']} has no questions")
+    if any(question.pop("runs_code") for question in questions) and not config["unsafe_code"]:
+        raise UserError(
+            f"benchmarks.{options.name}.unsafe_code: task {config['task']} runs code that the model wrote, on the "
+            "machine that evaluates; set it to true if that is acceptable, or remove the benchmark"
+        )
+    write_json_lines(options.questions, questions)
     facts |= {"questions": len(questions), "questions_sha256": hash_file(options.questions)}
     say(f"download_benchmark {options.name}: {len(questions)} questions from {facts['origin']}")
     write_manifest(options.manifest, artefact="benchmark", name=options.name, config=config, inputs={}, facts=facts)
@@ -110,8 +122,13 @@ def _mmlu_row(subject: str, match: re.Match[str]) -> dict[str, Any]:
     }
 
 
-def read_questions(task: str, own_tasks: Path, mirror: Path | None, name: str) -> Iterator[str]:
-    """Every question that the task asks, as the bare text that lm-eval makes of it. This also fills the hub's cache."""
+def read_questions(task: str, own_tasks: Path, mirror: Path | None, name: str) -> Iterator[dict[str, Any]]:
+    """Every question that the task asks. Reading them also fills the hub's cache.
+
+    Returns:
+        `question`, as lm-eval puts it; `texts`, the sentences of the document that it was made from, since a training
+        row that holds the question holds it without lm-eval's words around it; `runs_code`, whether the task is unsafe.
+    """
     from scripts.evaluate.tasks import load_tasks
 
     here = Path.cwd()
@@ -121,7 +138,11 @@ def read_questions(task: str, own_tasks: Path, mirror: Path | None, name: str) -
             os.chdir(mirror)
         for loaded in load_tasks(task, own_tasks):
             for document in loaded.eval_docs:
-                yield str(loaded.doc_to_text(document))
+                yield {
+                    "question": str(loaded.doc_to_text(document)),
+                    "texts": [v for v in document.values() if isinstance(v, str) and len(v.split()) >= SENTENCE],
+                    "runs_code": bool(getattr(loaded, "UNSAFE_CODE", False)),
+                }
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

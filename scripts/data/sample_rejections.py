@@ -20,6 +20,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import hash_file, written_whole
 from scripts.common.manifest import find_model, write_manifest
 from scripts.common.torch_setup import prepare_torch
+from scripts.data.schemas import TURNS
 
 
 def main() -> None:
@@ -69,8 +70,7 @@ def main() -> None:
     )
 
 
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-SCHEMA = pa.schema([("prompt", _TURNS), ("chosen", _TURNS), ("rejected", _TURNS)])
+SCHEMA = pa.schema([("prompt", TURNS), ("chosen", TURNS), ("rejected", TURNS)])
 
 
 @torch.inference_mode()

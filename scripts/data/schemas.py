@@ -12,16 +12,16 @@ import pyarrow as pa
 Form = Literal["messages", "preference"]
 Row = dict[str, Any]
 
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 SCHEMAS: dict[Form, pa.Schema] = {
-    "messages": pa.schema([("source_index", pa.int64()), ("messages", _TURNS), ("answer", pa.string())]),
+    "messages": pa.schema([("source_index", pa.int64()), ("messages", TURNS), ("answer", pa.string())]),
     "preference": pa.schema(
         [
             ("source_index", pa.int64()),
-            ("prompt", _TURNS),
-            ("chosen", _TURNS),
-            ("rejected", _TURNS),
+            ("prompt", TURNS),
+            ("chosen", TURNS),
+            ("rejected", TURNS),
             ("score_chosen", pa.float64()),
             ("score_rejected", pa.float64()),
         ]

@@ -1,6 +1,5 @@
 """Compare each trained model with its parent and with the base, item by item, on all that both were scored on."""
 
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--alpha", type=float, required=True, help="significance level after Holm's correction")
     parser.add_argument("--seed", type=int, required=True, help="seed of the resampling for scores that are not 0 or 1")
-    parser.add_argument("--pairs", nargs="+", required=True, help="baseline:model")
-    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="scores; their items stand beside them")
+    parser.add_argument("--pairs", nargs="*", default=[], help="baseline:model")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="scores; their items stand beside them")
     parser.add_argument("--output", type=Path, required=True, help="comparison to write, JSON")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to write")
     options = parser.parse_args()
@@ -31,7 +30,7 @@ def main() -> None:
     }
 
     pairs = [tuple(pair.split(":")) for pair in options.pairs]
-    benchmarks = [benchmark for benchmark, _ in groupby(sorted(b for _, b in scores))]
+    benchmarks = list(dict.fromkeys(benchmark for _, benchmark in scores))
     rows = [
         compare(scores[baseline, benchmark], scores[model, benchmark], options.alpha, options.seed)
         for benchmark in benchmarks

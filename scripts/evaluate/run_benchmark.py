@@ -30,7 +30,8 @@ class ReportingLM(HFLM):
         return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> Any:
-        self.progress.total = len(requests)
+        # Choices that differ in their last token only share a forward pass.
+        self.progress.total = len({tuple(context + choice[:-1]) for _, context, choice in requests})
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
 
     def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
@@ -40,7 +41,6 @@ class ReportingLM(HFLM):
         return self._count(inps, super()._model_call(inps, *args, **kwargs))
 
     def _count(self, batch: Any, result: Any) -> Any:
-        # Choices that share a forward pass are counted once, so the count may stay below the total.
         self.done += batch.shape[0]
         self.progress.update(min(self.done, self.progress.total - 1))
         return result
@@ -70,7 +70,7 @@ def main() -> None:
         device=device,
         batch_size=benchmark.batch_size,
     )
-    model.progress = Progress(f"run_benchmark {options.model_name} {options.name}", 0, "requests")
+    model.progress = Progress(f"run_benchmark {options.model_name} {options.name}", 0, "prompts")
     results = evaluate(model, benchmark, options.tasks, options.benchmark, options.seed)
     items = read_items(results["samples"], benchmark, options.name)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.console import Progress, make_parser, run_script, say
@@ -15,6 +16,9 @@ from scripts.common.files import hash_json
 from scripts.common.manifest import describe, find_model
 from scripts.common.torch_setup import prepare_torch
 from scripts.evaluate.scores import write_scores
+
+BATCH = 16
+"""Answers in one forward pass."""
 
 Turns = list[dict[str, str]]
 
@@ -25,7 +29,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="held-out pairs, Parquet")
     parser.add_argument("--dtype", required=True, help="precision of the weights")
     parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
-    parser.add_argument("--batch-size", type=int, default=16, help="answers in one forward pass")
     parser.add_argument("--model", type=Path, required=True, help="manifest of the model")
     parser.add_argument("--model-name", required=True, help="name of the model")
     parser.add_argument("--scores", type=Path, required=True, help="score to write, JSON")
@@ -38,7 +41,7 @@ def main() -> None:
     pairs = pq.read_table(options.pairs).to_pylist()
     encoded = [encode(tokenizer, pair["prompt"], pair[side]) for pair in pairs for side in ("chosen", "rejected")]
     label = f"score_preferences {options.model_name} {options.dataset}"
-    sums = answer_log_probabilities(model, encoded, tokenizer.pad_token_id, options.batch_size, label)
+    sums = answer_log_probabilities(model, encoded, tokenizer.pad_token_id, BATCH, label)
     items = [
         {
             "key": hash_json(pair)[:16],
@@ -112,7 +115,9 @@ def answer_log_probabilities(
         logits = model(
             input_ids=tokens, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1, use_cache=False
         ).logits
-        chances = logits[:, :-1].float().log_softmax(-1).gather(-1, tokens[:, -longest:, None])[..., 0]
+        answers = tokens[:, -longest:]
+        losses = cross_entropy(logits[:, :-1].flatten(0, 1).float(), answers.flatten(), reduction="none")
+        chances = -losses.view_as(answers)
         for row, i in enumerate(rows):
             sums[i] = float(chances[row, -encoded[i][1] :].sum())
         progress.update(start + len(rows))

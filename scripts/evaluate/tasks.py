@@ -59,7 +59,8 @@ def make_manager(task: str, own_tasks: Path) -> "TaskManager":
         return TaskManager(include_defaults=False, include_path=str(own_tasks))
     folder = _folder_of(task)
     if folder is None:
-        raise UserError(f"lm-eval knows no task '{task}'")
+        known = sorted(_names(own_tasks) | _names(stock_folder()))
+        raise UserError(f"lm-eval knows no task '{task}'{nearest(task, known)}")
     return TaskManager(include_defaults=False, include_path=str(folder))
 
 

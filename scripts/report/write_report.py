@@ -29,10 +29,10 @@ def main() -> None:
     parser.add_argument("--datasets", type=Path, nargs="*", default=[], help="manifest of each data set")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="manifest of each model, base first")
     parser.add_argument("--logs", type=Path, nargs="*", default=[], help="training log of each stage, in their order")
-    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="score of each model and benchmark")
-    parser.add_argument("--items", type=Path, nargs="+", required=True, help="items of each score, in their order")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="score of each model and benchmark")
+    parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in their order")
     parser.add_argument("--comparison", type=Path, required=True, help="comparison.json")
-    parser.add_argument("--figures", type=Path, nargs="+", required=True, help="figures, found by their names")
+    parser.add_argument("--figures", type=Path, nargs="*", default=[], help="figures, found by their names")
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
     options = parser.parse_args()
 

@@ -30,8 +30,8 @@ from transformers import (
 from scripts.common.config import Stage, nearest
 from scripts.common.console import Progress, make_parser, say
 from scripts.common.errors import UserError
-from scripts.common.files import hash_file, hash_json, write_json_lines
-from scripts.common.manifest import find_model, read_facts, write_manifest
+from scripts.common.files import hash_file, hash_json, read_json, write_json_lines
+from scripts.common.manifest import find_model, write_manifest
 from scripts.common.torch_setup import prepare_torch
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
@@ -44,13 +44,14 @@ OURS = (
     "report_to",
     "disable_tqdm",
     "eos_token",
+    "assistant_only_loss",
     "bf16",
     "fp16",
     "save_only_model",
 )
 """Fields of the trainer's config that the pipeline sets itself; `args` may not."""
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "logging_steps": 1,
     "save_strategy": "steps",
     "save_steps": 200,
@@ -105,9 +106,12 @@ def parse_job(description: str | None) -> Job:
     options = parser.parse_args()
     stage = TypeAdapter(Stage).validate_json(options.config)
     # Checkpoints of another configuration, another parent or other rows live in another folder: they never mix.
-    parent = read_facts(options.parent)
-    origin = [parent.get(fact) for fact in ("weights_sha256", "sha256", "revision")]
-    fingerprint = hash_json([stage.part(), options.seed, options.dtype, hash_file(options.train), origin])[:16]
+    parent = read_json(options.parent)
+    origin = [parent["config"], *(parent["facts"].get(fact) for fact in ("weights_sha256", "sha256", "revision"))]
+    processes = os.environ.get("WORLD_SIZE", "1")
+    fingerprint = hash_json([stage.part(), options.seed, options.dtype, hash_file(options.train), origin, processes])[
+        :16
+    ]
     return Job(
         name=options.name,
         stage=stage,
@@ -169,10 +173,11 @@ def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_valida
         "disable_tqdm": True,
     }
     if "eos_token" in known:
-        settings["eos_token"] = tokenizer.eos_token
+        # Only SFT has these: it learns the assistant's turns, up to the end of the turn.
+        settings |= {"eos_token": tokenizer.eos_token, "assistant_only_loss": True}
     try:
         return config(**settings)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"stages.{job.name}.args: {str(error).splitlines()[0]}") from error
 
 
@@ -190,32 +195,35 @@ def make_adapters(job: Job) -> LoraConfig | None:
     )
 
 
-def prove_mask(rows: Dataset, tokenizer: Any, job: Job) -> float:
+def prove_mask(rows: Dataset, tokenizer: Any, job: Job, max_length: int | None) -> dict[str, Any]:
     """Prove, before any step, that training sees what it should.
 
     Args:
         rows: conversations in a column `messages`.
+        max_length: tokens after which TRL cuts a row; None for no cut.
 
     Returns:
-        Share of the tokens that are trained on.
+        `trained_token_share`, the share of the tokens that are trained on, and `cut_rows`, how many rows lose some.
 
     Raises:
         UserError: a row trains no token, or its end of turn is not trained, so that the model would never stop.
     """
-    trained = total = 0
+    trained = total = cut = 0
     for number, row in enumerate(rows):
         encoded = tokenizer.apply_chat_template(
             row["messages"], tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
-        mask, tokens = encoded["assistant_masks"], encoded["input_ids"]
+        tokens, mask = encoded["input_ids"][:max_length], encoded["assistant_masks"][:max_length]
         kept = [token for token, is_trained in zip(tokens, mask, strict=True) if is_trained]
-        if not kept or kept[-1] != tokenizer.eos_token_id:
+        is_cut = any(encoded["assistant_masks"][len(tokens) :])
+        if not kept or (kept[-1] != tokenizer.eos_token_id and not is_cut):
             what = "no token would be trained" if not kept else "the end of the turn would not be trained"
-            raise UserError(
-                f"stages.{job.name}: row {number} of the training rows: {what}; check the chat template and the row"
-            )
-        trained, total = trained + len(kept), total + len(tokens)
-    return trained / total
+            where = f"row {number} of the training rows" + (f", cut at max_length {max_length}" if is_cut else "")
+            raise UserError(f"stages.{job.name}: {where}: {what}; mend the row, or filter such rows out")
+        trained, total, cut = trained + len(kept), total + len(tokens), cut + is_cut
+    if cut:
+        say(f"train_sft {job.name}: {cut} of {len(rows)} rows are longer than max_length {max_length} and are cut")
+    return {"trained_token_share": round(trained / total, 4), "cut_rows": cut}
 
 
 class Watch(TrainerCallback):
@@ -250,8 +258,18 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.progress.update(state.global_step, self.loss)
+        self.stopped_by = agree(self.stopped_by, args.device)
         if self.stopped_by is not None:
             control.should_save = control.should_training_stop = True
+
+
+def agree(stopped_by: int | None, device: torch.device) -> int | None:
+    """The signal that any of the processes got: they must stop after the same step, or one waits for ever."""
+    if not torch.distributed.is_initialized():
+        return stopped_by
+    flag = torch.tensor(stopped_by or 0, device=device)
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return int(flag) or None
 
 
 def fit(trainer: Trainer, job: Job) -> dict[str, Any]:

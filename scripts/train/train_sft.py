@@ -10,11 +10,12 @@ def main() -> None:
     job = parse_job(__doc__)
     train, validation = load_rows(job, ["messages"])
     model, tokenizer = load_model(job)
-    share = prove_mask(train, tokenizer, job)
+    arguments = make_arguments(SFTConfig, job, tokenizer, validation is not None)
+    proof = prove_mask(train, tokenizer, job, arguments.max_length)
 
     trainer = SFTTrainer(
         model=model,
-        args=make_arguments(SFTConfig, job, tokenizer, validation is not None),
+        args=arguments,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
@@ -22,7 +23,7 @@ def main() -> None:
     )
 
     facts = fit(trainer, job)
-    save(trainer, tokenizer, job, facts | {"train_rows": len(train), "trained_token_share": round(share, 4)})
+    save(trainer, tokenizer, job, facts | {"train_rows": len(train)} | proof)
 
 
 if __name__ == "__main__":

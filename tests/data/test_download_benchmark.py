@@ -17,7 +17,7 @@ from tests.common.running import OWN_TASKS, call_main, run_script
 
 def _options(task: str, source: dict[str, Any]) -> dict[str, Any]:
     made = {"questions": "benchmark/questions.jsonl", "manifest": "benchmark/manifest.json"}
-    return {"name": "mine", "config": {"task": task, "source": source}, "tasks": OWN_TASKS} | made
+    return {"name": "mine", "config": {"task": task, "source": source, "unsafe_code": False}, "tasks": OWN_TASKS} | made
 
 
 def test_made_tasks(tmp_path: Path) -> None:
@@ -70,6 +70,7 @@ def test_real_questions(tmp_path: Path, real_hub: Path) -> None:
     questions = read_json_lines(tmp_path / "benchmark" / "questions.jsonl")
     assert len(questions) == 1319
     assert questions[0]["question"].startswith("Question: Janet")
+    assert any(text.startswith("Janet") for text in questions[0]["texts"]), "a training row holds the bare question"
 
 
 def test_development_questions_of_mmlu() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from scripts.common.config import HubModel, Model, PackageModel, RandomModel
 from scripts.common.errors import UserError
@@ -101,11 +101,23 @@ def test_the_model_folder(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert manifest["facts"]["parameters"] == sum(p.numel() for p in model.parameters())
     assert tokenizer.eos_token == "<|im_end|>" and tokenizer.chat_template == chat_template(None)
-    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert model.generation_config.eos_token_id == [tokenizer.eos_token_id]
     weights = folder / "model.safetensors"
     assert weights.is_symlink() and not Path(weights.readlink()).is_absolute(), "the whole tree can be moved"
     text = "Grüße, 世界 🙂\n"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text, "the byte tokenizer loses nothing"
+
+
+def test_a_base_model_stops_at_its_own_end_of_text_too(tmp_path: Path) -> None:
+    """Else the base runs on behind its answer, and training looks better than it is."""
+    source, _ = make_random(RandomModel(kind="random", hidden_size=16, layers=1, heads=2), tmp_path / "cache")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(source)
+    (tmp_path / "model").mkdir()
+    save_tokenizer(source, tmp_path / "model", None)
+    stops = GenerationConfig.from_pretrained(tmp_path / "model").eos_token_id
+    assert stops == tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
 
 
 def test_random_weights_follow_the_seed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every row is accounted for: trained on, held out, or rejected by a filter with a name."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,11 @@ def test_script_twice(tmp_path: Path, tiny_model: Path) -> None:
     rows = [_chat(f"question {i % 30}", "short" if i % 3 else " ") for i in range(60)]
     rows[4] = _chat("A question\u2028of a benchmark", "x")
     rows[5] = {"messages": [{"role": "tool", "content": "x"}]}
-    write_json_lines(tmp_path / "q.jsonl", [{"question": "a question\u2028of a benchmark"}])
+    asked = {
+        "question": "Question: a question\u2028of a benchmark\nAnswer:",
+        "texts": ["a question\u2028of a benchmark"],
+    }
+    write_json_lines(tmp_path / "q.jsonl", [asked])
     config = {"sample": 20, "validation": 8}
     options = _options(config, rows=_write_rows(tmp_path, rows), model=tiny_model, questions=[tmp_path / "q.jsonl"])
     made = []
@@ -277,6 +282,7 @@ def test_script_twice(tmp_path: Path, tiny_model: Path) -> None:
     assert sorted(row["source_index"] for table in tables.values() for row in table) == list(range(60))
     reasons = {row["source_index"]: row["step"] for row in tables["rejected"]}
     assert (reasons[4], reasons[5], reasons[0]) == ("benchmark_overlap", "schema", "empty")
+    assert all(json.loads(row["row"]) == rows[row["source_index"]] for row in tables["rejected"])
     funnel = read_json(folder / "funnel.json")
     for line in funnel["steps"][1:]:
         assert line["removed"] == list(reasons.values()).count(line["step"])

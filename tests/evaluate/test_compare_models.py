@@ -206,15 +206,15 @@ def test_script(tmp_path: Path) -> None:
     assert all(list(row) == KEYS for row in rows)
     shown = [(row["benchmark"], row["baseline"], row["model"], row["verdict"]) for row in rows]
     assert shown == [
-        ("one", "base", "sft", "improved"),
-        ("one", "sft", "dpo", "worsened"),
-        ("one", "base", "dpo", "no difference found"),
         ("two", "base", "sft", "improved"),
         ("two", "sft", "dpo", "worsened"),
         ("two", "base", "dpo", "no difference found"),
+        ("one", "base", "sft", "improved"),
+        ("one", "sft", "dpo", "worsened"),
+        ("one", "base", "dpo", "no difference found"),
     ]
     assert [row["p_adjusted"] for row in rows] == pytest.approx(adjust_holm([row["p_value"] for row in rows]))
-    assert rows[3]["p_value"] == pytest.approx(2 / 2**12)
+    assert rows[0]["p_value"] == pytest.approx(2 / 2**12)
     assert run.stderr == "compare_models: 6 comparisons, 4 differences found\n"
     manifest = read_json(tmp_path / "comparison.manifest.json")
     assert manifest["facts"]["comparisons"] == 6 and len(manifest["inputs"]) == 6

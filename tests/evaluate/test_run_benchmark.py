@@ -100,7 +100,7 @@ def test_generation_in_a_chat(tmp_path: Path, tiny_model: Path) -> None:
         "data.download_benchmark",
         tmp_path,
         name="sums",
-        config={"task": "chain_sum", "source": source},
+        config={"task": "chain_sum", "source": source, "unsafe_code": False},
         tasks=OWN_TASKS,
         questions="benchmark/questions.jsonl",
         manifest="benchmark/manifest.json",

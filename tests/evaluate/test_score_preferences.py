@@ -91,7 +91,6 @@ def test_script(tmp_path: Path, tiny_model: Path, model: Any, tokenizer: Any) ->
         pairs="pairs.parquet",
         dtype="float32",
         cpus=1,
-        batch_size=3,
         model=tiny_model,
         model_name="base",
         scores="base/pairs.json",

@@ -127,7 +127,7 @@ def test_gpu_memory_and_different_versions_are_told(write: Write) -> None:
         "versions": {"torch": "2.8.0"}
     }
     report = plain(write(tables))
-    assert "| Peak memory | 1.4 GB; GPU 70.2 GB, the most that one job held |" in report
+    assert "| Peak memory | 1.4 GB; GPU 70.2 GB, the most that one process of a job held |" in report
     assert "data set sums: made with torch 2.8.0." in report
     assert "| data set sums | hub a/b; revision ffffffffffff |" in report
 

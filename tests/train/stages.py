@@ -11,7 +11,6 @@ SFT: dict[str, Any] = {
         "learning_rate": 5e-3,
         "max_steps": 31,  # in the middle of an epoch of three steps: there a resumed run could go a step too far
         "per_device_train_batch_size": 8,
-        "assistant_only_loss": True,
         "save_strategy": "no",
     },
 }

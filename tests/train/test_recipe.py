@@ -105,13 +105,24 @@ def test_the_share_of_trained_tokens(tmp_path: Path, tokenizer: Any) -> None:
         tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True)["input_ids"] for row in rows
     ]
     trained = 2 * (len("yes yes yes") + 1)  # a token a byte, and the end of the turn
-    assert prove_mask(rows, tokenizer, _job(tmp_path)) == pytest.approx(trained / sum(map(len, texts)))
+    proof = prove_mask(rows, tokenizer, _job(tmp_path), max_length=None)
+    assert proof == {"trained_token_share": round(trained / sum(map(len, texts)), 4), "cut_rows": 0}
+
+
+def test_rows_that_are_cut_are_counted(tmp_path: Path, tokenizer: Any) -> None:
+    """A row whose answer is cut still teaches something; one whose answer is cut away teaches nothing."""
+    rows = Dataset.from_list([{"messages": chat(1)["messages"]}, {"messages": chat(22)["messages"]}])
+    encoded = tokenizer.apply_chat_template(rows[1]["messages"], tokenize=True, return_dict=True)["input_ids"]
+    # The line feed behind the end of the turn is no loss.
+    assert prove_mask(rows, tokenizer, _job(tmp_path), max_length=len(encoded) - 2)["cut_rows"] == 1
+    with pytest.raises(UserError, match=r"row 0 of the training rows, cut at max_length 8: no token would be trained"):
+        prove_mask(rows, tokenizer, _job(tmp_path), max_length=8)
 
 
 def test_a_row_that_trains_nothing_is_refused(tmp_path: Path, tokenizer: Any) -> None:
     rows = Dataset.from_list([{"messages": chat(1)["messages"]}, {"messages": chat(2)["messages"][:1]}])
-    with pytest.raises(UserError, match=r"^stages.mine: row 1 of the training rows: no token would be trained; check"):
-        prove_mask(rows, tokenizer, _job(tmp_path))
+    with pytest.raises(UserError, match=r"^stages.mine: row 1 of the training rows: no token would be trained; mend"):
+        prove_mask(rows, tokenizer, _job(tmp_path), max_length=None)
 
 
 def test_a_template_that_does_not_train_the_end_is_refused(tmp_path: Path, tiny_model: Path) -> None:
@@ -121,7 +132,7 @@ def test_a_template_that_does_not_train_the_end_is_refused(tmp_path: Path, tiny_
     assert inside in tokenizer.chat_template
     tokenizer.chat_template = tokenizer.chat_template.replace(inside, outside)
     with pytest.raises(UserError, match="row 0 of the training rows: the end of the turn would not be trained"):
-        prove_mask(Dataset.from_list([{"messages": chat(1)["messages"]}]), tokenizer, _job(tmp_path))
+        prove_mask(Dataset.from_list([{"messages": chat(1)["messages"]}]), tokenizer, _job(tmp_path), None)
 
 
 def _checkpoint(folder: Path, step: int, text: str | None = None, max_steps: int = 30) -> Path:

@@ -28,7 +28,7 @@ def write_recipe(folder: Path, recipe: dict[str, Any], name: str = "recipe.yaml"
     return path
 
 
-def snakemake(folder: Path, *arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *arguments: str | Path, started_in: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run Snakemake on our Snakefile with `folder` as the working directory; output and errors are in stdout."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--directory", folder]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -38,7 +38,8 @@ def snakemake(folder: Path, *arguments: str | Path, timeout: float = 600) -> sub
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
+        timeout=600,
+        cwd=started_in,
         env=environment,
     )
 

@@ -1,11 +1,10 @@
 """Targets by name, dry: each brings what it needs and nothing else."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from scripts.common.config import load_config
+from scripts.common.config import RULES, TARGETS, load_config
 from tests.workflow.running import RECIPES, REPOSITORY, planned_jobs, read_recipe, snakemake
 
 
@@ -59,12 +58,15 @@ def test_every_recipe_plans(tmp_path: Path) -> None:
         assert {f"train_{stage.method} {name}" for name, stage in config.stages.items()} <= jobs
 
 
+def test_every_rule_is_a_reserved_name(tmp_path: Path) -> None:
+    run = snakemake(tmp_path, "--list-rules", "--configfile", RECIPES / "smoke.yaml")
+    config = load_config(read_recipe("smoke"))
+    assert set(run.stdout.split()) == {*TARGETS, *RULES, *config.stages, *config.benchmarks}
+
+
 def test_cluster_profile_is_found_by_its_plain_name(tmp_path: Path) -> None:
-    # Snakemake looks for a profile's name in the folder where it is started, so this one runs in a copy of the root.
-    (tmp_path / "profiles").mkdir()
-    shutil.copytree(REPOSITORY / "profiles" / "slurm", tmp_path / "profiles" / "slurm")
-    assert (REPOSITORY / "slurm").is_symlink() and (REPOSITORY / "slurm" / "config.yaml").is_file()
-    run = snakemake(tmp_path, "-n", "--profile", REPOSITORY / "slurm")
+    """Snakemake looks for a profile's name in the folder where it is started: the link at the root serves that."""
+    run = snakemake(tmp_path, "-n", "--profile", "slurm", started_in=REPOSITORY)
     assert run.returncode == 0, run.stdout[-3000:]
     assert "train_sft sft" in planned_jobs(run.stdout)
     assert "gpu_model=h100" in run.stdout and "gpu=4" in run.stdout and "runtime=1440" in run.stdout

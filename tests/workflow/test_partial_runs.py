@@ -1,0 +1,38 @@
+"""Runs that are less than a whole post-training: only an evaluation of the base, and data from a local file."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.running import planned_jobs, read_recipe, snakemake, write_recipe
+
+pytestmark = pytest.mark.slow
+
+
+def test_evaluation_of_the_base_alone_gives_a_report(tmp_path: Path) -> None:
+    recipe = copy.deepcopy(read_recipe("smoke")) | {"stages": {}, "datasets": {}}
+    run = snakemake(tmp_path, "--configfile", write_recipe(tmp_path, recipe), "--cores", "2")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert json.loads((tmp_path / "results/smoke/comparison.json").read_text()) == []
+    assert (tmp_path / "results/smoke/report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_changed_local_file_is_seen(tmp_path: Path) -> None:
+    turns = [[{"role": "user", "content": str(i)}, {"role": "assistant", "content": "x"}] for i in range(9)]
+    rows = [{"messages": messages} for messages in turns]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows[:8]))
+    recipe = copy.deepcopy(read_recipe("smoke"))
+    recipe["datasets"]["sums"] = {"source": {"kind": "file", "path": "rows.jsonl"}}
+    arguments: list[str | Path] = [
+        "work/smoke/datasets/sums/train.parquet",
+        "--configfile",
+        write_recipe(tmp_path, recipe),
+    ]
+    assert snakemake(tmp_path, *arguments, "--cores", "2").returncode == 0
+    assert planned_jobs(snakemake(tmp_path, *arguments, "-n").stdout) == set()
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    jobs = planned_jobs(snakemake(tmp_path, *arguments, "-n").stdout)
+    assert jobs == {"download_dataset sums", "filter_dataset sums"}
