@@ -41,6 +41,6 @@ def test_the_reference_is_the_parent(tmp_path: Path, finished: Path, rows: Path,
     if tuning == "lora":
         assert all("_proj" in name for name in changed), "all-linear leaves embeddings and norms as they were"
     model = AutoModelForCausalLM.from_pretrained(folder)
-    assert model.generation_config.eos_token_id == AutoTokenizer.from_pretrained(folder).eos_token_id
+    assert model.generation_config.eos_token_id == [AutoTokenizer.from_pretrained(folder).eos_token_id]
     facts = read_json(tmp_path / "dpo" / "manifest.json")["facts"]
     assert (facts["trainable_parameters"] == facts["parameters"]) is (tuning == "full")
