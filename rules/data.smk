@@ -117,6 +117,9 @@ rule filter_dataset:
         "<logs>/filter_dataset/{dataset}.log",
     conda:
         "../envs/posttrain.yaml"
+    threads: cfg.resources.data.cpus
+    resources:
+        **job_resources("data"),
     params:
         offline=OFFLINE,
         form=lambda wildcards: cfg.form(wildcards.dataset),
