@@ -22,7 +22,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: envs/requirements.txt | $(VENV)/bin/python
-	@echo "==> installing $$(grep -c == $<) packages from $< (once; a few minutes, 2.5 GB)"
+	@echo "==> installing $$(grep -c == $<) packages from $< (once; a few minutes, 2.3 GB)"
 	@$(PIP) -r $<
 	@touch $@
 

@@ -94,7 +94,7 @@ def job_resources(kind):
         "runtime": round(wanted.hours * 60),
         "cpus_per_task": wanted.cpus,
     }
-    # `gpu: 0` would ask SLURM for GPUs all the same.
+    # A job without GPUs does not name them at all.
     return resources | ({"gpu": wanted.gpus, "nodes": 1} if wanted.gpus else {})
 
 

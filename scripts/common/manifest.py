@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.common.files import hash_file, read_json, write_json
+from scripts.common.files import hash_file, write_json
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "lm-eval", "snakemake")
 
@@ -60,11 +60,6 @@ def write_manifest(path: Path, **description: Any) -> None:
 def find_model(manifest: Path) -> Path:
     """The model folder that stands beside a model's manifest."""
     return manifest.parent / "model"
-
-
-def read_facts(manifest: Path) -> dict[str, Any]:
-    """The facts in a manifest."""
-    return dict(read_json(manifest)["facts"])
 
 
 def _versions() -> dict[str, str]:

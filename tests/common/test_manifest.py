@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts.common.files import read_json
-from scripts.common.manifest import PACKAGES, describe, find_model, read_facts, write_manifest
+from scripts.common.manifest import PACKAGES, describe, find_model, write_manifest
 from tests.common.running import REPOSITORY
 
 
@@ -40,7 +40,7 @@ def test_fields(tmp_path: Path) -> None:
     assert 10e6 < manifest["peak_memory_bytes"] < 1e12
     age = datetime.now(UTC) - datetime.fromisoformat(manifest["created"])
     assert timedelta(0) <= age < timedelta(minutes=1)
-    assert read_facts(path) == {"steps": 3}
+    assert read_json(path)["facts"] == {"steps": 3}
     assert find_model(path) == tmp_path / "m" / "model"
 
 
