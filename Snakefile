@@ -42,7 +42,7 @@ rule all:
 
 rule data:
     input:
-        expand("<work>/datasets/{dataset}/train.parquet", dataset=cfg.datasets),
+        expand("<results>/data/{dataset}.md", dataset=cfg.datasets),
         expand("<work>/benchmarks/{benchmark}/manifest.json", benchmark=cfg.benchmarks),
 
 

@@ -5,7 +5,8 @@ import sys
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from scripts.common.config import RejectionsDataset, load_config
+from scripts.common.data_config import RejectionsDataset
+from scripts.common.load_config import load_config
 from scripts.common.environment import prepare_environment
 from scripts.common.errors import UserError
 from scripts.evaluate.tasks import check_tasks
@@ -37,6 +38,7 @@ pathvars:
 
 wildcard_constraints:
     dataset=r"[A-Za-z0-9_-]+",
+    shard=r"\d+",
     model=r"[A-Za-z0-9_-]+",
     stage=r"[A-Za-z0-9_-]+",
     benchmark=r"[A-Za-z0-9_-]+",
@@ -61,9 +63,21 @@ def as_json(value):
     )
 
 
-def files_of(source):
-    """The local files of a source, so that a change in them is seen. None yet is the downloader's to complain about."""
-    return sorted(glob.glob(source.path, recursive=True)) if source.kind == "file" else []
+def files_of(dataset):
+    """The local files of a data set, so that a change in them is seen. None yet is the downloader's to complain about."""
+    patterns = [part.source.path for part in dataset.parts.values() if part.source.kind == "file"]
+    return sorted(path for pattern in patterns for path in glob.glob(pattern, recursive=True))
+
+
+def shards_of(dataset, ending):
+    """What `inspect_rows` writes of each shard of a data set, in their order."""
+    return [f"<work>/datasets/{dataset}/inspected/{shard}.{ending}" for shard in range(cfg.datasets[dataset].shards)]
+
+
+def questions_for(dataset):
+    """The benchmarks' questions, for a data set that must not hold them."""
+    looked_for = cfg.benchmarks if cfg.datasets[dataset].filters.benchmark_overlap != "ignore" else []
+    return expand("<work>/benchmarks/{benchmark}/questions.jsonl", benchmark=looked_for)
 
 
 def own_task(benchmark):

@@ -21,7 +21,7 @@ rule download_model:
 
 rule download_dataset:
     input:
-        files=lambda wildcards: files_of(cfg.datasets[wildcards.dataset].source),
+        files=lambda wildcards: files_of(cfg.datasets[wildcards.dataset]),
     output:
         rows="<work>/datasets/{dataset}/source.parquet",
         manifest="<work>/datasets/{dataset}/source.json",
@@ -33,9 +33,14 @@ rule download_dataset:
     conda:
         "../envs/posttrain.yaml"
     params:
-        config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].source),
+        config=lambda wildcards: as_json(
+            {key: cfg.datasets[wildcards.dataset].part()[key] for key in ("source", "format", "rename")}
+        ),
+        form=lambda wildcards: cfg.form(wildcards.dataset),
+        balance=lambda wildcards: cfg.datasets[wildcards.dataset].balance or "",
     shell:
-        "exec python -m scripts.data.download_dataset --name {wildcards.dataset} --config {params.config:q}"
+        "exec python -m scripts.data.download_dataset --name {wildcards.dataset} --form {params.form}"
+        " --config {params.config:q} --balance={params.balance:q}"
         " --output {output.rows} --manifest {output.manifest} --log {log}"
 
 
@@ -45,7 +50,7 @@ rule sample_rejections:
         questions=lambda wildcards: expand(
             "<work>/datasets/{questions}/{split}.parquet",
             questions=cfg.datasets[wildcards.dataset].source.dataset,
-            split=["train", "validation"],
+            split=["train", "validation", "test"],
         ),
     output:
         rows="<work>/datasets/{dataset}/source.parquet",
@@ -95,23 +100,53 @@ rule download_benchmark:
         " --tasks {params.tasks:q} --questions {output.questions} --manifest {output.manifest} --log {log}"
 
 
-rule filter_dataset:
+rule inspect_rows:
     input:
         rows="<work>/datasets/{dataset}/source.parquet",
         model="<work>/models/base/manifest.json",
-        questions=lambda wildcards: expand(
-            "<work>/benchmarks/{benchmark}/questions.jsonl",
-            benchmark=cfg.benchmarks if cfg.datasets[wildcards.dataset].filters.benchmark_overlap else [],
-        ),
+        questions=lambda wildcards: questions_for(wildcards.dataset),
         others=lambda wildcards: expand(
             "<work>/datasets/{other}/train.parquet",
             other=cfg.datasets[wildcards.dataset].filters.not_in,
         ),
+        functions=lambda wildcards: cfg.datasets[wildcards.dataset].function_files,
+    output:
+        rows="<work>/datasets/{dataset}/inspected/{shard}.parquet",
+        signatures="<work>/datasets/{dataset}/inspected/{shard}.signatures",
+    log:
+        "<logs>/inspect_rows/{dataset}.{shard}.log",
+    conda:
+        "../envs/posttrain.yaml"
+    threads: cfg.resources.data.cpus
+    resources:
+        **job_resources("data"),
+    params:
+        offline=OFFLINE,
+        form=lambda wildcards: cfg.form(wildcards.dataset),
+        config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].filters),
+        shards=lambda wildcards: cfg.datasets[wildcards.dataset].shards,
+    shell:
+        "exec env {params.offline} python -m scripts.data.inspect_rows --name {wildcards.dataset} --form {params.form}"
+        " --config {params.config:q} --shard {wildcards.shard} --shards {params.shards} --rows {input.rows}"
+        " --model {input.model} --questions {input.questions} --others {input.others} --output {output.rows}"
+        " --signatures {output.signatures} --log {log}"
+
+
+rule filter_dataset:
+    input:
+        rows="<work>/datasets/{dataset}/source.parquet",
+        inspected=lambda wildcards: shards_of(wildcards.dataset, "parquet"),
+        signatures=lambda wildcards: shards_of(wildcards.dataset, "signatures"),
+        questions=lambda wildcards: questions_for(wildcards.dataset),
+        functions=lambda wildcards: cfg.datasets[wildcards.dataset].function_files,
     output:
         train="<work>/datasets/{dataset}/train.parquet",
         validation="<work>/datasets/{dataset}/validation.parquet",
+        test="<work>/datasets/{dataset}/test.parquet",
         rejected="<work>/datasets/{dataset}/rejected.parquet",
+        contamination="<work>/datasets/{dataset}/contamination.parquet",
         funnel="<work>/datasets/{dataset}/funnel.json",
+        summary="<work>/datasets/{dataset}/summary.json",
         manifest="<work>/datasets/{dataset}/manifest.json",
     log:
         "<logs>/filter_dataset/{dataset}.log",
@@ -121,12 +156,50 @@ rule filter_dataset:
     resources:
         **job_resources("data"),
     params:
-        offline=OFFLINE,
         form=lambda wildcards: cfg.form(wildcards.dataset),
         config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset]),
         seed=cfg.run.seed,
     shell:
-        "exec env {params.offline} python -m scripts.data.filter_dataset --name {wildcards.dataset} --form {params.form}"
-        " --config {params.config:q} --seed {params.seed} --rows {input.rows} --model {input.model}"
-        " --questions {input.questions} --others {input.others} --train {output.train} --validation {output.validation}"
-        " --rejected {output.rejected} --funnel {output.funnel} --manifest {output.manifest} --log {log}"
+        "exec python -m scripts.data.filter_dataset --name {wildcards.dataset} --form {params.form}"
+        " --config {params.config:q} --seed {params.seed} --rows {input.rows} --inspected {input.inspected}"
+        " --signatures {input.signatures} --questions {input.questions} --train {output.train}"
+        " --validation {output.validation} --test {output.test} --rejected {output.rejected}"
+        " --contamination {output.contamination} --funnel {output.funnel} --summary {output.summary}"
+        " --manifest {output.manifest} --log {log}"
+
+
+rule describe_dataset:
+    input:
+        source="<work>/datasets/{dataset}/source.json",
+        train="<work>/datasets/{dataset}/train.parquet",
+        funnel="<work>/datasets/{dataset}/funnel.json",
+        summary="<work>/datasets/{dataset}/summary.json",
+        figures=expand("<results>/figures/{figure}.svg", figure=["funnel", "lengths"]),
+    output:
+        card="<results>/data/{dataset}.md",
+        facts="<results>/data/{dataset}.json",
+    log:
+        "<logs>/describe_dataset/{dataset}.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    shell:
+        "exec python -m scripts.data.describe_dataset --source {input.source} --train {input.train}"
+        " --funnel {input.funnel} --summary {input.summary} --figures {input.figures} --card {output.card}"
+        " --facts {output.facts} --log {log}"
+
+
+rule check_data:
+    input:
+        model="<work>/models/base/manifest.json",
+        rows=expand("<work>/datasets/{dataset}/source.parquet", dataset=DOWNLOADED),
+    log:
+        "<logs>/check_data.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        forms=[cfg.form(dataset) for dataset in DOWNLOADED],
+    shell:
+        "exec python -m scripts.data.check_data --model {input.model} --rows {input.rows} --forms {params.forms}"
+        " --log {log}"

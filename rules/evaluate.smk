@@ -33,7 +33,7 @@ rule run_benchmark:
 rule score_preferences:
     input:
         model="<work>/models/{model}/manifest.json",
-        pairs="<work>/datasets/{dataset}/validation.parquet",
+        pairs="<work>/datasets/{dataset}/test.parquet",
     output:
         by_item="<results>/scores/{model}/{dataset}.items.jsonl",
         scores="<results>/scores/{model}/{dataset}.json",

@@ -1,7 +1,7 @@
 # Figures, each from one kind of table. A run without data sets or stages has fewer of them.
 
 FIGURES = [
-    *(["funnel"] if cfg.datasets else []),
+    *(["funnel", "lengths"] if cfg.datasets else []),
     *(["training"] if cfg.stages else []),
     *(["scores"] if cfg.scores else []),
 ]
@@ -26,6 +26,28 @@ rule plot_funnel:
         config=as_json(cfg.plot),
     shell:
         "exec python -m scripts.plot.plot_funnel --config {params.config:q} --funnels {input.funnels}"
+        " --output {output.svg} {output.png} --log {log}"
+
+
+rule plot_lengths:
+    input:
+        summaries=expand("<work>/datasets/{dataset}/summary.json", dataset=cfg.datasets),
+    output:
+        svg=report(
+            "<results>/figures/lengths.svg",
+            caption="../report/captions/lengths.rst",
+            category="Data",
+        ),
+        png="<results>/figures/lengths.png",
+    log:
+        "<logs>/plot_lengths.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        config=as_json(cfg.plot),
+    shell:
+        "exec python -m scripts.plot.plot_lengths --config {params.config:q} --summaries {input.summaries}"
         " --output {output.svg} {output.png} --log {log}"
 
 

@@ -7,8 +7,7 @@ rule write_report:
     input:
         template=TEMPLATES / "report.md.jinja",
         words=TEMPLATES / "words" / f"{cfg.report.language}.yaml",
-        funnels=expand("<work>/datasets/{dataset}/funnel.json", dataset=cfg.datasets),
-        datasets=expand("<work>/datasets/{dataset}/source.json", dataset=cfg.datasets),
+        cards=expand("<results>/data/{dataset}.json", dataset=cfg.datasets),
         models=expand("<work>/models/{model}/manifest.json", model=cfg.models),
         logs=expand("<results>/training/{stage}.jsonl", stage=cfg.models[1:]),
         scores=expand(
@@ -37,8 +36,8 @@ rule write_report:
         alpha=cfg.comparison.alpha,
     shell:
         "exec python -m scripts.report.write_report --config {params.config:q} --run {params.run} --seed {params.seed}"
-        " --alpha {params.alpha} --template {input.template:q} --words {input.words:q} --funnels {input.funnels}"
-        " --datasets {input.datasets} --models {input.models} --logs {input.logs} --scores {input.scores}"
+        " --alpha {params.alpha} --template {input.template:q} --words {input.words:q} --cards {input.cards}"
+        " --models {input.models} --logs {input.logs} --scores {input.scores}"
         " --items {input.by_item} --comparison {input.comparison} --figures {input.figures} --output {output.report}"
         " --log {log}"
 

@@ -1,61 +1,34 @@
 """The configuration of a run: what every key means, which values it takes, and what is refused.
 
-`load_config` is the only way in. It imports neither torch nor transformers, so a dry run stays fast.
+It imports neither torch nor transformers, so a dry run stays fast.
 The descriptions below are what `docs/configuration.md` and `schemas/config.schema.json` are made of.
 """
 
-import difflib
-import re
-from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field
 
-from scripts.common.errors import UserError
+from scripts.common.data_config import FORMATS, Dataset, Form, PackageDataset, RejectionsDataset
+from scripts.common.section import Arguments, Name, Section
+
+FORM_BY_METHOD: dict[str, Form] = {"sft": "messages", "dpo": "preference"}
+"""The kind of rows that each training method takes."""
 
 BASE = "base"
 """The name of the model that the run starts from; every other model has the name of its stage."""
 
-TARGETS = ("all", "data", "models", "benchmarks", "plots", "report")
+TARGETS = ("all", "data", "check_data", "models", "benchmarks", "plots", "report")
 """Targets that the Snakefile names itself, so that no stage or benchmark may take their names."""
 
 RULES = (
-    *("download_model", "download_dataset", "download_benchmark", "filter_dataset", "sample_rejections"),
+    *("download_model", "download_dataset", "download_benchmark", "sample_rejections"),
+    *("inspect_rows", "filter_dataset", "describe_dataset"),
     *("train_sft", "train_dpo", "run_benchmark", "score_preferences", "compare_models"),
-    *("plot_funnel", "plot_training", "plot_scores", "write_report", "build_pdf"),
+    *("plot_funnel", "plot_lengths", "plot_training", "plot_scores", "write_report", "build_pdf"),
 )
 """Rules, whose names are taken for the same reason."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
-
-_SCIENTIFIC = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+$")
-
-
-def _read_scientific(value: Any) -> Any:
-    """Turn `1e-5`, which YAML reads as text, into the number that was meant, at any depth."""
-    if isinstance(value, str) and _SCIENTIFIC.match(value):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {key: _read_scientific(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_read_scientific(item) for item in value]
-    return value
-
-
-Arguments = Annotated[dict[str, Any], BeforeValidator(_read_scientific)]
-
-
-class Section(BaseModel):
-    """A part of the configuration. Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def part(self) -> dict[str, Any]:
-        """The section as plain JSON types, in the order of its fields: what a rule hands to its script."""
-        return self.model_dump(mode="json", by_alias=True)
-
 
 # --- where things come from ---------------------------------------------------------------------
 
@@ -98,62 +71,6 @@ class RandomModel(Section):
 
 
 ModelSource = Annotated[HubModel | FileModel | PackageModel | RandomModel, Field(discriminator="kind")]
-
-
-class HubDataset(Section):
-    """A data set on the Hugging Face hub."""
-
-    kind: Literal["hub"]
-    repository: str = Field(description="Repository, such as `HuggingFaceH4/ultrafeedback_binarized`.")
-    config: str | None = Field(None, description="Configuration of the data set, when it has several.")
-    split: str = Field("train", description="Split to take.")
-    revision: str = Field(description="Commit, tag or branch; what it resolved to is recorded.")
-
-
-class FileDataset(Section):
-    """Local data files."""
-
-    kind: Literal["file"]
-    path: str = Field(description="JSON lines or Parquet file, or a glob of several of one type.")
-
-
-class PackageDataset(Section):
-    """Tasks made by the `reasoning-gym` package: questions, worked answers, and answers that can be verified."""
-
-    kind: Literal["package"]
-    package: Literal["reasoning-gym"] = Field(description="The package that makes the tasks.")
-    task: Literal["chain_sum"] = Field(description="Name of the task.")
-    size: int = Field(gt=0, description="Number of different questions.")
-    seed: int = Field(
-        ge=0, description="Seed of the first item; item i has seed + i, so keep the seeds of two data sets far apart."
-    )
-    parameters: dict[str, int] = Field({}, description="Parameters of the task, such as `max_terms`.")
-
-
-class RejectionsDataset(Section):
-    """Preference pairs for a verifiable task: the right answer against the model's own wrong samples."""
-
-    kind: Literal["rejections"]
-    model: Name = Field(description="Stage (or `base`) that answers.")
-    dataset: Name = Field(description="Data set of messages with a verifiable `answer`; all its rows are asked.")
-    samples: int = Field(1, ge=1, description="Answers sampled a question.")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature.")
-    max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
-    answer_pattern: str = Field(
-        r"-?\d+", description="Regular expression; its last match in an answer is compared with the row's `answer`."
-    )
-    batch_size: int = Field(64, ge=1, description="Questions answered at once.")
-
-    @model_validator(mode="after")
-    def pattern_compiles(self) -> Self:
-        try:
-            re.compile(self.answer_pattern)
-        except re.error as error:
-            raise ValueError(f"answer_pattern is no regular expression: {error}") from error
-        return self
-
-
-DatasetSource = Annotated[HubDataset | FileDataset | PackageDataset | RejectionsDataset, Field(discriminator="kind")]
 
 
 class HubBenchmark(Section):
@@ -204,46 +121,6 @@ class Model(Section):
     )
     system: str | None = Field(
         None, description="System message put before every conversation without one; null for none."
-    )
-
-
-class Filters(Section):
-    """Filters of a data set, applied in the order in which they stand here. Null or false: not applied."""
-
-    empty: bool = Field(True, description="Remove rows with an empty turn or without an assistant's answer.")
-    control_tokens: bool = Field(
-        True, description="Remove rows whose text holds `<|im_start|>` or `<|im_end|>`: it could forge a turn."
-    )
-    equal_answers: bool = Field(True, description="Preference pairs: remove pairs whose two answers are the same text.")
-    min_margin: float | None = Field(
-        None,
-        description="Preference pairs: smallest `score_chosen - score_rejected`; pairs without scores are removed.",
-    )
-    min_tokens: int | None = Field(None, ge=1, description="Fewest tokens of a templated row.")
-    max_tokens: int | None = Field(
-        None, ge=1, description="Most tokens of a templated row; of the longer side of a pair."
-    )
-    duplicates: bool = Field(True, description="Keep only the first of rows with the same normalised text.")
-    benchmark_overlap: bool = Field(
-        True, description="Remove rows whose normalised prompt is a question of a configured benchmark."
-    )
-    not_in: list[Name] = Field(
-        [], description="Remove rows whose normalised prompt stands among the training rows of these data sets."
-    )
-
-
-class Dataset(Section):
-    """A data set that a stage trains on."""
-
-    source: DatasetSource = Field(description="Where the rows come from.")
-    filters: Filters = Field(Filters(), description="What is removed, and by which bound.")
-    sample: int | None = Field(
-        None, ge=1, description="Rows to draw after filtering, at random by the run's seed; null for all."
-    )
-    validation: int = Field(
-        0,
-        ge=0,
-        description="Rows held out for validation loss and preference accuracy; no prompt stands on both sides.",
     )
 
 
@@ -356,17 +233,21 @@ class Config(Section):
             done += [n for n, s in self.stages.items() if n not in done and s.parent in (BASE, *done)]
         return done
 
-    def form(self, dataset: str) -> Literal["messages", "preference"]:
-        """The kind of rows that a data set must have, by the stages that use it."""
-        is_pairs = isinstance(self.datasets[dataset].source, RejectionsDataset) or any(
-            stage.dataset == dataset and stage.method == "dpo" for stage in self.stages.values()
-        )
-        return "preference" if is_pairs else "messages"
+    def form(self, dataset: str) -> Form:
+        """The kind of rows that a data set must have: by the stage that trains on it, else by its format."""
+        section = self.datasets[dataset]
+        if isinstance(section.source, RejectionsDataset):
+            return "preference"
+        methods = {stage.method for stage in self.stages.values() if stage.dataset == dataset}
+        if methods:
+            return FORM_BY_METHOD[min(methods)]
+        formats = {part.format for part in section.parts.values()}
+        return next((form for form, known in FORMATS.items() if formats <= {*known}), "messages")
 
     @property
     def held_out_pairs(self) -> list[str]:
-        """Preference data sets with a validation split: every model is scored on them."""
-        return [n for n, d in self.datasets.items() if d.validation and self.form(n) == "preference"]
+        """Preference data sets with a test split: every model is scored on them."""
+        return [n for n, d in self.datasets.items() if d.test and self.form(n) == "preference"]
 
     @property
     def scores(self) -> list[str]:
@@ -378,155 +259,3 @@ class Config(Section):
         """Pairs (baseline, model): each stage against its parent, then against base."""
         pairs = [(self.stages[n].parent, n) for n in self.lineage()]
         return pairs + [(BASE, n) for n in self.lineage() if (BASE, n) not in pairs]
-
-
-# --- reading it ---------------------------------------------------------------------------------
-
-
-def load_config(raw: Mapping[str, Any], origin: str = "config") -> Config:
-    """Check a configuration read from YAML.
-
-    Args:
-        raw: the mapping as Snakemake or yaml.safe_load gives it.
-        origin: what the user knows it by, for the messages.
-
-    Raises:
-        UserError: one line for each thing that is wrong: where, what, and what to do.
-    """
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        raise UserError("\n".join(_explain(problem, origin) for problem in error.errors())) from None
-    problems = list(_find_broken_references(config)) or list(_find_circle(config))
-    if problems:
-        raise UserError("\n".join(f"{origin}: {problem}" for problem in problems))
-    return config
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean 'x'?`, or the list of what is known when nothing is near."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
-
-
-def _explain(problem: Any, origin: str) -> str:
-    """One line for one pydantic error: the key, what was wrong, the nearest right name."""
-    # Pydantic puts the tag of a union (`hub`, `file`) into the location; the user never wrote it.
-    keys = [str(key) for key in problem["loc"] if key != "[key]"]  # pydantic's mark of a bad name in a mapping
-    section = _section_at(keys)
-    where = ".".join(_without_tags(keys)) or "(top)"
-    if problem["type"] == "extra_forbidden":
-        return f"{origin}: {where}: unknown key{nearest(keys[-1], section)}"
-    if problem["type"] == "missing":
-        return f"{origin}: {where}: this key is needed and missing"
-    given = problem.get("input")
-    shown = "" if isinstance(given, Mapping | list) else f" (given: {given!r})"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{origin}: {where}: {message[0].lower()}{message[1:]}{shown}"
-
-
-def _walk(keys: list[str]) -> Iterator[tuple[str, type[Section] | None, bool]]:
-    """Follow a location through the models: yields (key, section that it stands in, is a union tag)."""
-    here: Any = Config
-    for key in keys:
-        tags = _tags(here)
-        if key in tags:
-            here = tags[key]
-            yield key, None, True
-            continue
-        section = here if isinstance(here, type) and issubclass(here, Section) else None
-        yield key, section, False
-        if section is not None:
-            fields = {info.alias or name: info for name, info in section.model_fields.items()}
-            info = fields.get(key)
-            here = None if info is None else (info.annotation if not info.discriminator else info)
-        else:
-            here = _value_type(here)
-
-
-def _tags(annotation: Any) -> dict[str, type[Section]]:
-    """Tag -> section for a union of sources that is told apart by `kind`."""
-    union = getattr(annotation, "annotation", annotation)
-    members = [m for m in getattr(union, "__args__", ()) if isinstance(m, type) and issubclass(m, Section)]
-    return {str(get_args(m.model_fields["kind"].annotation)[0]): m for m in members if "kind" in m.model_fields}
-
-
-def _value_type(annotation: Any) -> Any:
-    """The type of the values of a mapping, else None."""
-    arguments: tuple[Any, ...] = get_args(annotation)
-    return arguments[1] if get_origin(annotation) is dict else None
-
-
-def _without_tags(keys: list[str]) -> list[str]:
-    return [key for key, _, is_tag in _walk(keys) if not is_tag]
-
-
-def _section_at(keys: list[str]) -> list[str]:
-    """The keys that may stand where the last key of a location stands."""
-    section = list(_walk(keys))[-1][1] if keys else Config
-    return [info.alias or name for name, info in section.model_fields.items()] if section else []
-
-
-def _find_broken_references(config: Config) -> Iterator[str]:
-    """Names that point to nothing, and names that stand for two things."""
-    models, datasets = [BASE, *config.stages], list(config.datasets)
-    for name, stage in config.stages.items():
-        yield from _unless_known(f"stages.{name}.from", "stage", stage.parent, models)
-        yield from _unless_known(f"stages.{name}.dataset", "data set", stage.dataset, datasets)
-    for name, dataset in config.datasets.items():
-        for other in dataset.filters.not_in:
-            others = [known for known in datasets if known != name]
-            yield from _unless_known(f"datasets.{name}.filters.not_in", "data set", other, others)
-        yield from _broken_rejections(config, name)
-        users = {stage.method for stage in config.stages.values() if stage.dataset == name}
-        if len(users) > 1 or (isinstance(dataset.source, RejectionsDataset) and users - {"dpo"}):
-            methods = " and ".join(sorted(users))
-            yield f"datasets.{name}: rows of one kind cannot serve {methods}; declare a second data set"
-    taken: dict[str, str] = dict.fromkeys((*TARGETS, *RULES), "a target of the pipeline") | {BASE: "the base model"}
-    for group in ("stages", "benchmarks", "datasets"):
-        for name in getattr(config, group):
-            if name in taken:
-                yield f"{group}.{name}: this name is taken by {taken[name]}; choose another"
-            taken[name] = f"{group}.{name}"
-
-
-def _broken_rejections(config: Config, name: str) -> Iterator[str]:
-    """What is wrong with a data set of rejections: who answers, and what is asked."""
-    source = config.datasets[name].source
-    if not isinstance(source, RejectionsDataset):
-        return
-    where = f"datasets.{name}.source"
-    yield from _unless_known(f"{where}.model", "stage", source.model, [BASE, *config.stages])
-    yield from _unless_known(f"{where}.dataset", "data set", source.dataset, list(config.datasets))
-    if source.dataset in config.datasets and config.form(source.dataset) != "messages":
-        yield f"{where}.dataset: '{source.dataset}' holds preference pairs; questions with answers are needed"
-
-
-def _unless_known(where: str, what: str, name: str, known: list[str]) -> Iterator[str]:
-    if name not in known:
-        yield f"{where}: unknown {what} '{name}'{nearest(name, known)}"
-
-
-def _find_circle(config: Config) -> Iterator[str]:
-    """Stages and data sets that need each other: through `from`, `dataset`, `not_in`, or sampled rejections."""
-    needs: dict[str, set[str]] = {BASE: set()}
-    for name, stage in config.stages.items():
-        needs[name] = {stage.parent, stage.dataset}
-    for name, dataset in config.datasets.items():
-        needs[name] = set(dataset.filters.not_in)
-        if isinstance(dataset.source, RejectionsDataset):
-            needs[name] |= {dataset.source.model, dataset.source.dataset}
-    try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
-        circle = error.args[1]
-        first = next((name for name in config.stages if name in circle), None)
-        if first is None:
-            where = f"datasets.{circle[0]}.filters.not_in"
-        else:
-            where = f"stages.{first}.{'from' if config.stages[first].parent in circle else 'dataset'}"
-        begin, *rest = reversed(circle)
-        chain = f"{begin} needs {', which needs '.join(rest)}"
-        yield f"{where}: {chain}; a circle has no beginning, so one of them must start from something else"

@@ -35,7 +35,7 @@ class Progress:
 
     Args:
         label: what is at work.
-        total: how many units there are.
+        total: how many units there are; 0 when nobody knows.
         unit: the unit's name, in the plural.
     """
 
@@ -51,9 +51,12 @@ class Progress:
     def update(self, done: int, note: str = "") -> None:
         """Say how far the work is, unless a line was written just now."""
         now = time.monotonic()
-        if now - self.last_line < SECONDS_BETWEEN_LINES and done < self.total:
+        if now - self.last_line < SECONDS_BETWEEN_LINES and not 0 < self.total <= done:
             return
         self.last_line = now
+        if not self.total:
+            say(f"{self.label}: {done:,} {self.unit}")
+            return
         pace = (now - self.started) / max(done - self.first, 1)
         left = (
             f"{_clock(pace * (self.total - done))} left" if done < self.total else f"took {_clock(now - self.started)}"

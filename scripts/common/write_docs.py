@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from scripts.common.config import Config, Section
+from scripts.common.config import Config
 from scripts.common.files import write_text
+from scripts.common.section import Section
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = REPOSITORY / "schemas" / "config.schema.json"

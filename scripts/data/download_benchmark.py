@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from scripts.common.config import BenchmarkSource, FileBenchmark, HubBenchmark, LmEvalBenchmark, PackageDataset
+from scripts.common.config import BenchmarkSource, FileBenchmark, HubBenchmark, LmEvalBenchmark
 from scripts.common.console import make_parser, run_script, say
+from scripts.common.data_config import PackageDataset
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, write_json_lines
 from scripts.common.manifest import write_manifest

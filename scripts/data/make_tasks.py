@@ -4,7 +4,7 @@ from typing import Any
 
 import reasoning_gym
 
-from scripts.common.config import PackageDataset
+from scripts.common.data_config import PackageDataset
 from scripts.common.errors import UserError
 
 ITEMS_A_QUESTION = 40

@@ -14,13 +14,13 @@ import torch
 from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scripts.common.config import RejectionsDataset
 from scripts.common.console import Progress, make_parser, run_script, say
+from scripts.common.data_config import RejectionsDataset
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, written_whole
 from scripts.common.manifest import find_model, write_manifest
 from scripts.common.torch_setup import prepare_torch
-from scripts.data.schemas import TURNS
+from scripts.data.schemas import SOURCE_SCHEMAS
 
 
 def main() -> None:
@@ -48,9 +48,10 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(find_model(options.model), dtype=options.dtype).to(device).eval()
     answers = sample_answers(model, tokenizer, [row["messages"][:-1] for row in rows], source, options.name)
     pairs = make_pairs(rows, answers, re.compile(source.answer_pattern))
+    numbered = [{"source_index": index, "part": "", **pair} for index, pair in enumerate(pairs)]
 
     with written_whole(options.output) as temporary:
-        pq.write_table(pa.Table.from_pylist(pairs, schema=SCHEMA), temporary)
+        pq.write_table(pa.Table.from_pylist(numbered, schema=SOURCE_SCHEMAS["preference"]), temporary)
     right = len(answers) * source.samples - len(pairs)
     say(f"sample_rejections {options.name}: {len(pairs)} wrong and {right} right answers to {len(rows)} questions")
     write_manifest(
@@ -65,12 +66,10 @@ def main() -> None:
             "answers": len(answers) * source.samples,
             "right": right,
             "rows": len(pairs),
+            "malformed": 0,
             "sha256": hash_file(options.output),
         },
     )
-
-
-SCHEMA = pa.schema([("prompt", TURNS), ("chosen", TURNS), ("rejected", TURNS)])
 
 
 @torch.inference_mode()

@@ -9,9 +9,9 @@ import lm_eval
 from lm_eval.models.huggingface import HFLM
 from pydantic import TypeAdapter
 
-from scripts.common.config import Benchmark, nearest
+from scripts.common.config import Benchmark
 from scripts.common.console import Progress, make_parser, run_script, say
-from scripts.common.errors import UserError
+from scripts.common.errors import UserError, nearest
 from scripts.common.files import hash_json
 from scripts.common.manifest import describe, find_model
 from scripts.common.torch_setup import prepare_torch

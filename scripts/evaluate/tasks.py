@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.common.config import nearest
-from scripts.common.errors import UserError
+from scripts.common.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

@@ -33,6 +33,15 @@ NAMED_IN_FULL = 4
 MODELS_A_TABLE = 5
 """Models side by side in one score table, so that it fits the page."""
 
+HELD_OUT = ("validation", "test")
+"""Splits that are not trained on."""
+
+LANGUAGES = 3
+"""Most languages of a data set that are named."""
+
+SPAN = 80
+"""Characters of an overlap with a benchmark that are shown."""
+
 CHOICE_METRICS = ("acc", "acc_norm", "preference_accuracy")
 """Metrics of which given text a model finds likelier. It wrote none itself, so there is no answer of its to show."""
 
@@ -42,20 +51,26 @@ class Tables:
     """Everything that the report is made from.
 
     Args:
-        funnels: funnel of each data set.
-        datasets: manifest of each data set.
+        cards: card of each data set: its source's manifest, its funnel and its summary.
         models: manifest of each model, base first and parents before children.
         logs: training log of each stage, in the order of the models.
         scores: score of each model on each benchmark.
         comparisons: rows of the comparison table.
     """
 
-    funnels: list[Json]
-    datasets: list[Json]
+    cards: list[Json]
     models: list[Json]
     logs: list[list[Json]]
     scores: list[Json]
     comparisons: list[Json]
+
+    @property
+    def funnels(self) -> list[Json]:
+        return [card["funnel"] for card in self.cards]
+
+    @property
+    def datasets(self) -> list[Json]:
+        return [card["source"] for card in self.cards]
 
     @property
     def base(self) -> Json:
@@ -233,11 +248,65 @@ def data_table(funnels: list[Json], words: Words) -> Markdown:
                 join(removed, words("list_comma")) if removed else words("removed_nothing"),
                 count(funnel["steps"][-1]["rows"]),
                 count(funnel["splits"].get("train")),
-                count(funnel["splits"].get("validation")),
+                *(count(funnel["splits"][split]) for split in HELD_OUT),
             ]
         )
-    header = [words("dataset"), words("read"), words("removed_by"), words("left"), words("train"), words("validation")]
-    return make_table(header, rows, "lrwrrr", words("data_caption"))
+    header = [
+        *(words("dataset"), words("read"), words("removed_by"), words("left"), words("train")),
+        *(words(split) for split in HELD_OUT),
+    ]
+    return make_table(header, rows, "lrwrrrr", words("data_caption"))
+
+
+def card_table(cards: list[Json], words: Words) -> Markdown:
+    """Table of where the data sets come from and what they are like."""
+    rows: list[Cells] = []
+    for card in cards:
+        facts, summary = card["source"]["facts"], card["summary"]
+        train = summary["tokens"]["splits"]["train"]
+        found = sum(summary["languages"].values())
+        languages = [
+            f"{code} {percent(rows / found)}%" for code, rows in list(summary["languages"].items())[:LANGUAGES]
+        ]
+        rows.append(
+            [
+                summary["dataset"],
+                join([facts["origin"], describe_version(facts, words)], "; "),
+                facts.get("licence") or words("licence_unknown"),
+                Markdown(f"{count(train['median'])} ({count(train['p5'])}–{count(train['p95'])})")
+                if train["counted"]
+                else DASH,
+                join(languages, ", ") if languages else DASH,
+            ]
+        )
+    header = [words("dataset"), words("source"), words("licence"), words("tokens_of_rows"), words("languages")]
+    return make_table(header, rows, "lwlrl", words("card_caption"))
+
+
+def overlap_table(cards: list[Json], words: Words) -> Markdown:
+    """What of the benchmarks was found in the rows that were read, and where; a sentence when there was nothing."""
+    rows: list[Cells] = []
+    looked = False
+    for card in cards:
+        for overlap in card["summary"]["benchmarks"]:
+            looked = True
+            if overlap["rows_hit"]:
+                rows.append(
+                    [
+                        *(card["summary"]["dataset"], overlap["benchmark"]),
+                        words("of", part=count(overlap["items_hit"]), whole=count(overlap["items"])),
+                        Markdown(f"{count(overlap['rows_hit'])} ({percent(overlap['share'])}%)"),
+                        words("overlap_removed" if overlap["removed"] else "overlap_kept"),
+                        cut_end(overlap["examples"][0]["span"], SPAN),
+                    ]
+                )
+    if not rows:
+        return words("overlap_none" if looked else "overlap_unknown")
+    header = [
+        *(words("dataset"), words("benchmark"), words("items_found"), words("rows_found"), words("these_rows")),
+        words("longest_span"),
+    ]
+    return make_table(header, rows, "lllrlw", words("overlap_caption"))
 
 
 # --- training -----------------------------------------------------------------------------------

@@ -25,8 +25,7 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, required=True, help="significance level of the comparisons")
     parser.add_argument("--template", type=Path, required=True, help="report.md.jinja")
     parser.add_argument("--words", type=Path, required=True, help="words in the report's language, YAML")
-    parser.add_argument("--funnels", type=Path, nargs="*", default=[], help="funnel.json of each data set")
-    parser.add_argument("--datasets", type=Path, nargs="*", default=[], help="manifest of each data set")
+    parser.add_argument("--cards", type=Path, nargs="*", default=[], help="card of each data set, JSON")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="manifest of each model, base first")
     parser.add_argument("--logs", type=Path, nargs="*", default=[], help="training log of each stage, in their order")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="score of each model and benchmark")
@@ -37,8 +36,7 @@ def main() -> None:
     options = parser.parse_args()
 
     tables = Tables(
-        funnels=[read_json(path) for path in options.funnels],
-        datasets=[read_json(path) for path in options.datasets],
+        cards=[read_json(path) for path in options.cards],
         models=[read_json(path) for path in options.models],
         logs=[read_json_lines(path) for path in options.logs],
         scores=[read_json(path) for path in options.scores],
@@ -111,7 +109,9 @@ def render(
         alpha=alpha,
         confidence=contents.confidence(alpha),
         figures={name: Markdown(path) for name, path in figures.items()},
-        data_table=contents.data_table(tables.funnels, words) if tables.funnels else None,
+        data_table=contents.data_table(tables.funnels, words) if tables.cards else None,
+        card_table=contents.card_table(tables.cards, words) if tables.cards else None,
+        overlap_table=contents.overlap_table(tables.cards, words) if tables.cards else None,
         stage_table=contents.stage_table(tables, words) if tables.stages else None,
         resumptions=contents.resumptions(tables.stages, words),
         score_tables=contents.score_tables(tables, words),

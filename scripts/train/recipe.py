@@ -27,9 +27,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from scripts.common.config import Stage, nearest
+from scripts.common.config import Stage
 from scripts.common.console import Progress, make_parser, say
-from scripts.common.errors import UserError
+from scripts.common.errors import UserError, nearest
 from scripts.common.files import hash_file, hash_json, read_json, write_json_lines
 from scripts.common.manifest import find_model, write_manifest
 from scripts.common.torch_setup import prepare_torch

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.common.config import Config, load_config
+from scripts.common.config import Config
 from scripts.common.errors import UserError
+from scripts.common.load_config import load_config
 from tests.common.running import REPOSITORY, script_environment
 
 Raw = dict[str, Any]

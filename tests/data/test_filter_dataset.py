@@ -1,317 +1,777 @@
 """Every row is accounted for: trained on, held out, or rejected by a filter with a name."""
 
 import json
+import random
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts.common.config import Filters
+from scripts.common.data_config import Dataset, Filters, Form, Sample
+from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json_lines
+from scripts.data.benchmark_overlap import OverlapIndex
 from scripts.data.filter_dataset import (
-    Step,
+    SPLITS,
+    Funnel,
+    RowWriter,
     apply_filters,
+    check_malformed,
+    check_splits,
     describe_funnel,
+    draw_mixture,
     draw_sample,
-    has_content,
-    normalise,
+    fill_shares,
     split_rows,
-    token_counter,
 )
-from scripts.data.schemas import Form, Row, prompt_text
-from tests.common.running import error_lines, run_script
+from scripts.data.filters import Tools
+from scripts.data.inspect_rows import INSPECTED, inspect_batch, is_sampled, shard_of
+from scripts.data.schemas import SCHEMAS, SOURCE_SCHEMAS, Row, Turns
+from scripts.data.texts import normalise
+from scripts.data.token_counter import TokenCounter
+from tests.common.running import call_main, error_lines, run_script
 
-OFF = {"empty": False, "control_tokens": False, "equal_answers": False, "duplicates": False, "benchmark_overlap": False}
-
-
-def _chat(question: str, answer: str) -> Row:
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
-def _pair(question: str, chosen: str, rejected: str, *scores: float | None) -> Row:
-    row: Row = {"prompt": question, "chosen": chosen, "rejected": rejected}
-    return row | dict(zip(("score_chosen", "score_rejected"), scores, strict=False))
+OFF: dict[str, Any] = {
+    **dict.fromkeys(("empty", "roles", "control_tokens", "equal_answers", "duplicates"), False),
+    "benchmark_overlap": "ignore",
+}
 
 
-def _words(row: Row) -> int:
-    """Stands in for the tokenizer: the words of the longest conversation."""
-    turns = [row["messages"]] if "messages" in row else [row["prompt"] + row[side] for side in ("chosen", "rejected")]
-    return max(sum(len(turn["content"].split()) for turn in side) for side in turns)
+class WordCounter(TokenCounter):
+    """Takes words for tokens."""
+
+    def count(self, conversations: list[Turns]) -> list[int]:
+        return [sum(len(turn["content"].split()) for turn in turns) for turns in conversations]
+
+    def has_at_least(self, turns: Turns, tokens: int) -> bool:
+        return False
+
+    def has_at_most(self, turns: Turns, tokens: int) -> bool:
+        return False
 
 
-def _apply(
-    rows: list[Row],
-    form: Form = "messages",
-    questions: set[str] | None = None,
-    taken: set[str] | None = None,
-    **on: Any,
-) -> list[Step]:
-    filters = Filters.model_validate(OFF | on)
-    return list(apply_filters(rows, form, filters, _words, questions or set(), taken or set()))
+def _turns(*contents: str) -> Turns:
+    return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(contents)]
 
 
-def _kept(*args: Any, **on: Any) -> list[int]:
-    steps = _apply(*args, **on)
-    assert len(steps) == 2, "one filter is on, besides the schema"
-    return [row["source_index"] for row in steps[-1].kept]
+def _chat(*contents: str) -> Row:
+    return {"messages": _turns(*contents), "answer": None}
+
+
+def _pair(question: str, chosen: str, rejected: str, margin: float | None = None) -> Row:
+    return {
+        "prompt": _turns(question),
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+        "score_chosen": margin,
+        "score_rejected": None if margin is None else 0.0,
+    }
+
+
+def _rated(question: str, answer: str, label: bool) -> Row:
+    return {"prompt": _turns(question), "completion": [{"role": "assistant", "content": answer}], "label": label}
+
+
+def _bad(problem: str, raw: str = '{"x": 1}') -> Row:
+    return {"problem": problem, "raw": raw}
+
+
+def _complete(rows: list[Row]) -> list[Row]:
+    """Rows as they stand in a source: numbered, with every column."""
+    empty = {"part": "", "balance": None, "problem": None, "raw": None}
+    return [{"source_index": index} | empty | row for index, row in enumerate(rows)]
+
+
+def _funnel(rows: list[Row], form: Form = "messages", **filters: Any) -> Funnel:
+    """The rows as inspected; no filter of several rows was applied yet."""
+    tools = Tools(WordCounter(Path()), OverlapIndex({}))
+    schema = SOURCE_SCHEMAS[form]
+    given_rows = pa.Table.from_pylist(_complete(rows), schema=schema).to_pylist()
+    lines, signatures = inspect_batch(given_rows, form, Filters.model_validate(OFF | filters), tools, len(rows))
+    return Funnel(pa.Table.from_pylist(lines, schema=INSPECTED), signatures)
+
+
+def _apply(rows: list[Row], form: Form = "messages", seed: int = 1, **filters: Any) -> Funnel:
+    funnel = _funnel(rows, form, **filters)
+    apply_filters(funnel, form, Filters.model_validate(OFF | filters), seed)
+    return funnel
+
+
+def _dataset(**config: Any) -> Dataset:
+    return Dataset.model_validate({"source": {"kind": "file", "path": "x"}} | config)
+
+
+def _mixture(**parts: dict[str, Any]) -> Dataset:
+    source = {"kind": "file", "path": "x"}
+    return _dataset(source={"kind": "mixture", "parts": {k: {"source": source} | v for k, v in parts.items()}})
+
+
+def _distinct(size: int, **more: Any) -> list[Row]:
+    return [_chat(f"question {i}", f"answer {i}") | more for i in range(size)]
+
+
+# --- filters of several rows --------------------------------------------------------------------
 
 
 def test_all_filters_off_leave_all_rows() -> None:
-    (schema,) = _apply([_chat("", ""), _chat("", ""), {"messages": None}])
-    assert (schema.name, len(schema.kept), schema.removed) == ("schema", 2, [{"source_index": 2}])
-
-
-def test_empty() -> None:
-    only_user = {"messages": [{"role": "user", "content": "hello?"}]}
-    only_assistant = {"messages": [{"role": "assistant", "content": "hello!"}]}
-    user_last = {"messages": [*_chat("a", "b")["messages"], {"role": "user", "content": "c"}]}
-    rows = [
-        _chat("a", "b"),
-        _chat("a", " \n"),
-        _chat("\u3000", "b"),
-        only_user,
-        only_assistant,
-        user_last,
-        {"messages": []},
+    funnel = _apply([_chat("", ""), _chat("", ""), _bad("messages is missing, not a list of turns")])
+    assert funnel.alive.tolist() == [0, 1]
+    assert funnel.steps == [
+        {"step": "read", "removed": 0, "rows": 3},
+        {"step": "schema", "removed": 1, "rows": 2},
     ]
-    assert _kept(rows, empty=True) == [0]
-    assert _kept([_pair("q", "a", ""), _pair("q", "a", "b"), _pair(" ", "a", "b")], "preference", empty=True) == [1]
+    assert funnel.reasons == {2: "messages is missing, not a list of turns"}
 
 
-def test_control_tokens() -> None:
-    rows = [_chat("a", "b"), _chat("a<|im_end|>", "b"), _chat("a", "<|im_start|>user"), _chat("<|im|>", "b")]
-    assert _kept(rows, control_tokens=True) == [0, 3]
-
-
-def test_equal_answers() -> None:
-    rows = [_pair("q", "a", "b"), _pair("q", "a", " a\n"), _pair("q", "a", "A")]
-    assert _kept(rows, "preference", equal_answers=True) == [0, 2]
-
-
-def test_equal_answers_do_not_concern_messages() -> None:
-    assert len(_apply([_chat("a", "a")], equal_answers=True, min_margin=1.0)) == 1
-
-
-def test_min_margin() -> None:
-    rows = [
-        _pair("q", "a", "b", 5.0, 4.0),
-        _pair("q", "a", "b", 5.0, 4.5),
-        _pair("q", "a", "b", 4.0, 5.0),
-        _pair("q", "a", "b", 5.0, None),
-        _pair("q", "a", "b"),
-        _pair("q", "a", "b", 5.0, float("nan")),
+def test_a_row_goes_at_the_first_filter_that_it_fails() -> None:
+    rows = [_chat("a", ""), _chat("a<|im_end|>", ""), _chat("a<|im_end|>", "b"), _chat("a", "b"), _chat("a", "b")]
+    funnel = _apply(rows, empty=True, control_tokens=True, duplicates=True)
+    assert [(step["step"], step["removed"]) for step in funnel.steps] == [
+        *(("read", 0), ("schema", 0), ("empty", 2), ("control_tokens", 1), ("duplicates", 1))
     ]
-    assert _kept(rows, "preference", min_margin=1.0) == [0]
-    assert _kept(rows, "preference", min_margin=0.0) == [0, 1], "a margin of zero still needs scores"
+    assert funnel.alive.tolist() == [3]
 
 
-def test_bounds_of_tokens_are_inclusive_and_count_the_longer_side() -> None:
-    rows = [_chat("one", "two"), _chat("one", "two three"), _chat("one", "two three four")]
-    assert _kept(rows, min_tokens=3) == [1, 2]
-    assert _kept(rows, max_tokens=3) == [0, 1]
-    assert _kept([_pair("q", "a", "a b c"), _pair("q", "a b", "a")], "preference", max_tokens=3) == [1]
+def test_duplicates_keep_the_first_and_name_it() -> None:
+    rows = [_chat("Élan", "b"), _chat(" ÉLAN\n", "b"), _chat("Élan", "c"), _chat("ﬁne", "x"), _chat("fine", "X")]
+    funnel = _apply(rows, duplicates=True)
+    assert funnel.alive.tolist() == [0, 2, 3]
+    assert funnel.reasons == {1: "the same text as row 0", 4: "the same text as row 3"}
 
 
-def test_duplicates_keep_the_first() -> None:
-    rows = [_chat("Straße", "b"), _chat(" STRASSE\n", "b"), _chat("Straße", "c"), _chat("ﬁne", "x"), _chat("fine", "X")]
-    assert _kept(rows, duplicates=True) == [0, 2, 3]
+def test_a_row_that_is_gone_takes_no_duplicate_with_it() -> None:
+    rows = [_chat("a", "b") | {"problem": "bad"}, _chat("a", "b"), _chat("c", ""), _chat("a", "b")]
+    funnel = _apply(rows, duplicates=True, empty=True)
+    assert funnel.alive.tolist() == [1] and funnel.reasons[3] == "the same text as row 1"
 
 
 def test_texts_that_only_join_to_the_same_are_no_duplicates() -> None:
-    assert _kept([_chat("a b", "c"), _chat("a", "b c")], duplicates=True) == [0, 1]
+    assert _apply([_chat("a b", "c"), _chat("a", "b c")], duplicates=True).alive.tolist() == [0, 1]
 
 
-def test_benchmark_overlap_and_not_in() -> None:
-    rows = [_chat("What is  2 + 2?", "4"), _chat("What is 2 + 3?", "5")]
-    assert _kept(rows, "messages", {normalise("what is 2 + 2?")}, benchmark_overlap=True) == [1]
-    assert _kept(rows, "messages", None, {normalise("what is 2 + 3?")}, not_in=["other"]) == [0]
+def test_pairs_that_differ_in_one_answer_are_no_duplicates() -> None:
+    rows = [_pair("q", "a", "b"), _pair("q", "a", "c"), _pair("q", "b", "a"), _pair("q", "a", "b")]
+    assert _apply(rows, "preference", duplicates=True).alive.tolist() == [0, 1, 2]
 
 
-def test_filters_run_in_the_documented_order() -> None:
-    on: dict[str, Any] = dict.fromkeys(OFF, True) | {
-        "min_margin": 0.5,
-        "min_tokens": 1,
-        "max_tokens": 9,
-        "not_in": ["other"],
+def test_near_duplicates_keep_the_first_and_name_it() -> None:
+    words = " ".join(f"w{i}" for i in range(100))
+    rows = [
+        _chat("other", ""),
+        _chat(words, "end"),
+        _bad("bad"),
+        _chat(words.replace("w50", "x"), "end"),
+        _chat("q", words),
+    ]
+    funnel = _apply(rows, near_duplicates=0.8)
+    assert funnel.alive.tolist() == [0, 1]
+    assert funnel.reasons == {2: "bad", 3: "nearly the text of row 1", 4: "nearly the text of row 1"}
+
+
+@pytest.mark.parametrize("near", [None, 0.8])
+def test_no_row_left_is_no_crash(near: float | None) -> None:
+    funnel = _apply([_chat("", ""), _bad("bad")], empty=True, duplicates=True, near_duplicates=near)
+    draw_sample(funnel, Sample(rows=3), seed=1)
+    assert funnel.alive.tolist() == []
+    assert {name: len(rows) for name, rows in split_rows(funnel, {"validation": 1, "test": 1}, 1).items()} == {
+        **{"train": 0, "validation": 0, "test": 0}
     }
-    order = [name for name in Filters.model_fields if name in on]
-    assert [step.name for step in _apply([], "preference", **on)] == ["schema", *order]
 
 
-def test_a_row_with_no_turn_is_no_crash(tiny_model: Path) -> None:
-    """With `empty: false` the tokenizer gets to see what the filter would have removed."""
-    filters = Filters.model_validate(OFF | {"max_tokens": 100})
-    steps = list(apply_filters([{"messages": []}], "messages", filters, token_counter(tiny_model), set(), set()))
-    assert len(steps) == 2
+def _labels(*labels: bool) -> list[Row]:
+    return [_rated(f"q {i}", "a", label) for i, label in enumerate(labels)]
 
 
-def test_tokens_are_those_of_the_templated_row(tiny_model: Path) -> None:
-    """The tiny tokenizer knows bytes and whole ChatML marks, so the sum can be done by hand."""
-    text = "user\nab" + "\n" + "assistant\nc" + "\n"
-    row = _chat("ab", "c")
-    assert token_counter(tiny_model)(row) == len(text) + 4
-    pair = {
-        "prompt": row["messages"][:1],
-        "chosen": row["messages"][1:],
-        "rejected": [{"role": "assistant", "content": "cde"}],
-    }
-    assert token_counter(tiny_model)(pair) == len(text) + 4 + 2
+def test_label_balance() -> None:
+    rows = _labels(*[True] * 10, *[False] * 4)
+    funnel = _apply(rows, "kto", max_label_ratio=1.5)
+    assert funnel.steps[-1] == {"step": "max_label_ratio", "removed": 4, "rows": 10}
+    assert set(funnel.reasons.values()) == {"too many desirable rows: 10 to 4"}
+    assert set(range(10, 14)) <= set(funnel.alive.tolist()), "no row of the rarer label goes"
+    assert _apply(rows, "kto", max_label_ratio=1.5).alive.tolist() == funnel.alive.tolist()
+    drawn = {tuple(_apply(rows, "kto", seed, max_label_ratio=1.5).alive) for seed in range(5)}
+    assert len(drawn) > 1, "the seed draws"
+    turned = _apply(_labels(*[False] * 10, *[True] * 4), "kto", max_label_ratio=1)
+    assert set(turned.reasons.values()) == {"too many undesirable rows: 10 to 4"}
+    assert turned.steps[-1]["rows"] == 8
 
 
-def test_sample_keeps_the_order_and_follows_the_seed() -> None:
-    rows = [{"source_index": i} for i in range(50)]
-    step = draw_sample(rows, 20, seed=1)
-    drawn = [row["source_index"] for row in step.kept]
-    assert len(drawn) == 20 and drawn == sorted(drawn)
-    assert sorted(drawn + [row["source_index"] for row in step.removed]) == list(range(50))
-    assert draw_sample(rows, 20, seed=1) == step != draw_sample(rows, 20, seed=2)
-    assert draw_sample(rows, None, seed=1).kept == draw_sample(rows, 50, seed=1).kept == rows
+@pytest.mark.parametrize("labels", [(True, False), (True, True, False), (False, True, True, False), ()])
+def test_balanced_labels_stay(labels: tuple[bool, ...]) -> None:
+    assert _apply(_labels(*labels), "kto", max_label_ratio=2).steps[-1]["removed"] == 0
+
+
+def test_one_label_alone_cannot_be_balanced() -> None:
+    assert _apply(_labels(True, True), "kto", max_label_ratio=5).alive.tolist() == []
+
+
+# --- mixtures -----------------------------------------------------------------------------------
+
+
+def _parts(**sizes: int) -> Funnel:
+    return _apply([row for name, size in sizes.items() for row in _distinct(size, part=name)], duplicates=False)
+
+
+def _drawn(funnel: Funnel) -> dict[str, int]:
+    return dict(Counter(funnel.column("part").to_pylist()))
+
+
+def test_a_single_source_has_no_step_of_a_mixture() -> None:
+    funnel = _apply(_distinct(3))
+    draw_mixture(funnel, _dataset(), seed=1)
+    assert [step["step"] for step in funnel.steps] == ["read", "schema"]
+
+
+def test_mixture_by_rows() -> None:
+    funnel = _parts(x=10, y=20, z=5)
+    draw_mixture(funnel, _mixture(x={"rows": 4}, y={}, z={"rows": 9}), seed=1)
+    assert _drawn(funnel) == {"x": 4, "y": 20, "z": 5}, "a part gives what it has when more is asked for"
+    assert funnel.steps[-1] == {"step": "mixture", "removed": 6, "rows": 29}
+    assert set(funnel.reasons.values()) == {"not drawn from part x"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "drawn"),
+    [
+        ({"x": 30, "y": 30}, {"x": 3, "y": 1}, {"x": 30, "y": 10}),
+        ({"x": 30, "y": 5}, {"x": 3, "y": 1}, {"x": 15, "y": 5}),
+        ({"x": 7, "y": 7}, {"x": 0.1, "y": 0.1}, {"x": 7, "y": 7}),
+        ({"x": 21, "y": 40, "z": 40}, {"x": 0.7, "y": 0.2, "z": 0.1}, {"x": 21, "y": 6, "z": 3}),
+        ({"x": 5, "y": 0}, {"x": 1, "y": 1}, {}),
+    ],
+)
+def test_mixture_by_weights(sizes: dict[str, int], weights: dict[str, float], drawn: dict[str, int]) -> None:
+    """The scarcest part decides, and no row is repeated."""
+    funnel = _parts(**sizes)
+    draw_mixture(funnel, _mixture(**{name: {"weight": weight} for name, weight in weights.items()}), seed=1)
+    assert _drawn(funnel) == drawn
+
+
+def test_mixture_counts_what_the_filters_left() -> None:
+    rows = [*_distinct(4, part="x"), *_distinct(4, part="y"), _chat("", "") | {"part": "y"}]
+    funnel = _apply(rows, duplicates=True, empty=True)
+    draw_mixture(funnel, _mixture(x={"rows": 2}, y={"rows": 2}), seed=1)
+    assert _drawn(funnel) == {"x": 2}, "the rows of y are the same as those of x"
+
+
+# --- samples ------------------------------------------------------------------------------------
+
+
+def _sample(source: list[Row], seed: int = 1, form: Form = "messages", **sample: Any) -> list[int]:
+    funnel = _apply(source, form)
+    before = len(funnel.alive)
+    draw_sample(funnel, Sample.model_validate(sample), seed)
+    assert funnel.steps[-1] == {"step": "sample", "removed": before - len(funnel.alive), "rows": len(funnel.alive)}
+    assert set(funnel.reasons.values()) <= {"not drawn", "bad"}
+    drawn: list[int] = funnel.alive.tolist()
+    assert drawn == sorted(drawn), "the order is that of the source"
+    return drawn
+
+
+def test_a_random_sample_follows_the_seed() -> None:
+    rows = [*_distinct(25), _bad("bad"), *_distinct(25)]
+    drawn = _sample(rows, rows=20)
+    assert len(drawn) == len(set(drawn)) == 20 and 25 not in drawn
+    assert _sample(rows, rows=20) == drawn != _sample(rows, seed=2, rows=20)
+    assert _sample(rows, rows=50) == _sample(rows, rows=99) == [i for i in range(51) if i != 25]
+
+
+def test_every_row_has_the_same_chance() -> None:
+    """1,000 draws of 3 of 10: each row is drawn 300 times, with a standard deviation of 14.5."""
+    inspected = _apply(_distinct(10))
+    counts: Counter[int] = Counter()
+    for seed in range(1000):
+        funnel = Funnel(inspected.table, inspected.signatures)
+        draw_sample(funnel, Sample(rows=3), seed)
+        counts.update(funnel.alive.tolist())
+    assert all(abs(counts[i] - 300) < 65 for i in range(10)), counts
+
+
+def test_the_first_rows() -> None:
+    assert _sample([_bad("bad"), *_distinct(9)], rows=3, method="first") == [1, 2, 3]
+
+
+def test_the_largest_margins() -> None:
+    margins = [0.5, None, 3.0, -1.0, 2.0, 3.0, None]
+    rows = [_pair(f"q {i}", "a", "b", margin) for i, margin in enumerate(margins)]
+    taken = [_sample(rows, form="preference", rows=n, method="margin") for n in range(1, 8)]
+    assert taken[0] == [2], "of equal margins the first"
+    assert taken[2] == [2, 4, 5] and taken[4] == [0, 2, 3, 4, 5], "pairs without scores come last"
+    assert taken[6] == list(range(7))
+
+
+@pytest.mark.parametrize("method", ["random", "first", "margin"])
+def test_balance_gives_equal_shares(method: str) -> None:
+    groups = ["a"] * 3 + ["b"] * 20 + [None] * 20
+    rows = [_pair(f"q {i}", "a", "b", float(i)) | {"balance": group} for i, group in enumerate(groups)]
+    drawn = _sample(rows, form="preference", rows=15, method=method, balance="column")
+    assert Counter(groups[i] for i in drawn) == {"a": 3, "b": 6, None: 6}
+    if method == "first":
+        assert drawn == [0, 1, 2, *range(3, 9), *range(23, 29)]
+    if method == "margin":
+        assert drawn == [0, 1, 2, *range(17, 23), *range(37, 43)]
+
+
+@given(st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 30), min_size=1), st.integers(0, 150))
+def test_shares(sizes: dict[str, int], total: int) -> None:
+    shares = fill_shares(sizes, total)
+    assert list(shares) == list(sizes)
+    assert sum(shares.values()) == min(total, sum(sizes.values()))
+    assert all(0 <= shares[name] <= size for name, size in sizes.items())
+    open_shares = [shares[name] for name, size in sizes.items() if shares[name] < size]
+    assert all(share >= max(shares.values()) - 1 for share in open_shares), "only a group that is used up has less"
+
+
+# --- splits -------------------------------------------------------------------------------------
+
+
+def _split(rows: list[Row], seed: int = 1, **held_out: int) -> dict[str, list[int]]:
+    return {name: part.tolist() for name, part in split_rows(_apply(rows), held_out, seed).items()}
 
 
 def test_a_split_holds_out_what_was_asked_where_it_can() -> None:
-    rows = [{"source_index": i} | _chat(f"question {i // 2}", "a") for i in range(40)]
-    train, validation = split_rows(rows, 10, seed=3)
-    assert (len(train), len(validation)) == (30, 10)
-    assert split_rows(rows, 0, seed=3) == (rows, [])
+    rows = [_chat(f"question {i // 2}", "a") for i in range(40)]
+    split = _split(rows, validation=10, test=6)
+    assert {name: len(part) for name, part in split.items()} == {"train": 24, "validation": 10, "test": 6}
+    assert _split(rows, validation=10, test=6) == split != _split(rows, seed=2, validation=10, test=6)
+    assert _split(rows, validation=0, test=0) == {"train": list(range(40)), "validation": [], "test": []}
+    assert len(_split(rows, validation=9)["validation"]) == 8, "a prompt's rows stay together"
 
 
 def test_the_same_prompt_in_other_letters_stays_on_one_side() -> None:
-    rows = [{"source_index": i} | _chat("Two  WORDS" if i % 2 else "two words\n", str(i)) for i in range(6)]
-    assert split_rows(rows, 3, seed=3) == (rows, []), "six rows of one prompt do not fit among three"
-    assert split_rows(rows, 6, seed=3) == ([], rows)
+    rows = [_chat("Two  WORDS" if i % 2 else "two words\n", str(i)) for i in range(6)]
+    assert _split(rows, validation=3, test=5) == {"train": [0, 1, 2, 3, 4, 5], "validation": [], "test": []}
+    assert _split(rows, validation=3, test=6)["test"] == [0, 1, 2, 3, 4, 5]
 
 
-TEXT = st.sampled_from(["", " ", "a", "A", "b", "ﬁ", "fi", "a  b", "a b", "c\u2028d"])
-TURN = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": TEXT | st.none()}
-)
-SCORE = st.none() | st.integers(0, 9) | st.floats(0, 10)
-CHAT = st.builds(_chat, TEXT, TEXT) | st.fixed_dictionaries({"messages": st.none() | st.lists(TURN, max_size=4)})
-PAIR = st.builds(_pair, TEXT, TEXT, TEXT, SCORE, SCORE) | st.fixed_dictionaries(
-    {"prompt": st.none() | TEXT, "chosen": st.none() | st.lists(TURN, max_size=3), "rejected": TEXT}
-)
-FILTERS = st.fixed_dictionaries(
-    {name: st.booleans() for name in OFF}
-    | {"min_margin": st.none() | st.floats(0, 5)}
-    | {name: st.none() | st.integers(1, 6) for name in ("min_tokens", "max_tokens")}
-)
+@given(st.lists(st.integers(0, 12), max_size=40), st.integers(0, 15), st.integers(0, 15), st.integers(0, 3))
+def test_splits_share_no_prompt(questions: list[int], validation: int, test: int, seed: int) -> None:
+    split = _split([_chat(f"q {q}", str(i)) for i, q in enumerate(questions)], seed, validation=validation, test=test)
+    assert sorted(i for part in split.values() for i in part) == list(range(len(questions)))
+    prompts = [{questions[i] for i in part} for part in split.values()]
+    assert sum(map(len, prompts)) == len(set(questions))
+    assert len(split["validation"]) <= validation and len(split["test"]) <= test
+    smallest = min((questions.count(q) for q in prompts[0]), default=99)
+    assert all(len(split[name]) + smallest > wanted for name, wanted in (("validation", validation), ("test", test)))
 
 
-@given(
-    st.tuples(st.just("messages"), st.lists(CHAT, max_size=30))
-    | st.tuples(st.just("preference"), st.lists(PAIR, max_size=30)),
-    FILTERS,
-    st.none() | st.integers(1, 20),
-    st.integers(0, 10),
-    st.integers(0, 3),
-)
-def test_every_row_is_accounted_for(
-    given_rows: tuple[Form, list[Row]], on: dict[str, Any], sample: int | None, held_out: int, seed: int
-) -> None:
-    form, raw = given_rows
+# --- clear lines --------------------------------------------------------------------------------
 
-    def run() -> tuple[list[Step], list[Row], list[Row]]:
-        steps = _apply(raw, form, {"a", "fi"}, **on)
-        steps.append(draw_sample(steps[-1].kept, sample, seed))
-        return steps, *split_rows(steps[-1].kept, held_out, seed)
 
-    steps, train, validation = run()
-    assert run() == (steps, train, validation), "the same seed gives the same rows"
-    everywhere = [*train, *validation, *(row for step in steps for row in step.removed)]
-    assert sorted(row["source_index"] for row in everywhere) == list(range(len(raw)))
-    assert len(validation) <= held_out
-    prompts = [{normalise(prompt_text(row)) for row in rows} for rows in (train, validation)]
-    assert prompts[0].isdisjoint(prompts[1])
-    funnel = describe_funnel("x", form, len(raw), steps, len(train), len(validation))
-    left = len(raw)
-    for line in funnel["steps"]:
-        left -= line["removed"]
-        assert line["rows"] == left
-    assert left == len(train) + len(validation)
-    if on["empty"]:
-        assert all(has_content(row) for row in train + validation)
+def test_too_many_malformed_rows_stop_the_run() -> None:
+    rows = [*_distinct(97), _bad("line 3 of x.jsonl: no JSON"), _bad("b"), _bad("c"), _bad("d")]
+    funnel = _funnel(rows)
+    check_malformed(funnel, 0.04, "datasets.mine")
+    with pytest.raises(UserError) as refused:
+        check_malformed(funnel, 0.03, "datasets.mine")
+    assert str(refused.value) == (
+        "datasets.mine: 4 of 101 rows cannot be read, more than datasets.mine.max_malformed (0.03) allows; "
+        "mend them or raise it. The first: row 97: line 3 of x.jsonl: no JSON; row 98: b; row 99: c"
+    )
+    check_malformed(_funnel([_bad("b")]), 1, "datasets.mine")
+
+
+def test_no_row_at_all_stops_the_run() -> None:
+    with pytest.raises(UserError) as refused:
+        check_malformed(_funnel([]), 1, "datasets.mine")
+    assert str(refused.value) == "datasets.mine.source: the data set has no row"
+
+
+def _check(rows: list[Row], validation: int = 0, test: int = 0, **filters: Any) -> str:
+    funnel = _apply(rows, **filters)
+    config = _dataset(filters=filters, validation=validation, test=test)
+    splits = split_rows(funnel, {"validation": validation, "test": test}, 1)
+    with pytest.raises(UserError) as refused:
+        check_splits(funnel, splits, config, "datasets.mine")
+    return str(refused.value)
+
+
+def test_nothing_left_to_train_on_stops_the_run() -> None:
+    assert _check([_chat("a", ""), _chat("b", ""), _chat("c", "d")], validation=5, empty=True) == (
+        "datasets.mine: no row is left to train on after filtering (3 read, 2 removed by empty, 1 held out); "
+        "loosen datasets.mine.filters"
+    )
+
+
+def test_a_split_that_cannot_be_filled_stops_the_run() -> None:
+    rows = [_chat("q", str(i)) for i in range(3)]
+    for split in ("validation", "test"):
+        assert _check(rows, **{split: 2}) == (
+            f"datasets.mine.{split}: every prompt has more than 2 rows, so none can be held out whole; raise it"
+        )
 
 
 def test_a_funnel_that_does_not_add_up_stops_the_run() -> None:
     with pytest.raises(AssertionError, match="does not add up"):
-        describe_funnel("x", "messages", 3, [Step("schema", [{}, {}], [{}])], 1, 0)
+        describe_funnel("x", "messages", _apply(_distinct(3)), {"train": 1, "validation": 0})
 
 
-OUTPUTS = {name: f"{name}.parquet" for name in ("train", "validation", "rejected")} | {
+# --- the two scripts ----------------------------------------------------------------------------
+
+OUTPUTS = {name: f"{name}.parquet" for name in (*SPLITS, "rejected", "contamination")} | {
     "funnel": "funnel.json",
-    "manifest": "manifest.json",
+    "summary": "summary.json",
 }
 
-
-def _write_rows(folder: Path, rows: list[Row]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "source.parquet")
-    return folder / "source.parquet"
+QUESTION = "How many apples does Ada have when she gives four of her eleven apples to Ben?"
 
 
-def _options(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    source = {"kind": "file", "path": "x"}
-    return {"name": "mine", "form": "messages", "config": {"source": source} | config, "seed": 7} | OUTPUTS | changes
+def _write_source(path: Path, rows: list[Row], form: Form, group: int = 1000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(_complete(rows), schema=SOURCE_SCHEMAS[form]), path, row_group_size=group)
+    return path
 
 
-def test_script_twice(tmp_path: Path, tiny_model: Path) -> None:
-    rows = [_chat(f"question {i % 30}", "short" if i % 3 else " ") for i in range(60)]
-    rows[4] = _chat("A question\u2028of a benchmark", "x")
-    rows[5] = {"messages": [{"role": "tool", "content": "x"}]}
-    asked = {
-        "question": "Question: a question\u2028of a benchmark\nAnswer:",
-        "texts": ["a question\u2028of a benchmark"],
-    }
-    write_json_lines(tmp_path / "q.jsonl", [asked])
-    config = {"sample": 20, "validation": 8}
-    options = _options(config, rows=_write_rows(tmp_path, rows), model=tiny_model, questions=[tmp_path / "q.jsonl"])
-    made = []
-    for folder in (tmp_path / "first", tmp_path / "second"):
-        folder.mkdir()
-        run = run_script("data.filter_dataset", folder, **options)
-        assert run.returncode == 0, run.stderr
-        made.append({name: (folder / name).read_bytes() for name in OUTPUTS.values() if name != "manifest.json"})
-    assert made[0] == made[1]
+def _write_questions(folder: Path, *texts: str) -> Path:
+    path = folder / "apples" / "questions.jsonl"
+    path.parent.mkdir(parents=True)
+    write_json_lines(path, [{"question": text, "texts": [text]} for text in texts])
+    return path
 
-    folder = tmp_path / "first"
-    tables = {name: pq.read_table(folder / OUTPUTS[name]).to_pylist() for name in ("train", "validation", "rejected")}
-    assert sorted(row["source_index"] for table in tables.values() for row in table) == list(range(60))
-    reasons = {row["source_index"]: row["step"] for row in tables["rejected"]}
-    assert (reasons[4], reasons[5], reasons[0]) == ("benchmark_overlap", "schema", "empty")
-    assert all(json.loads(row["row"]) == rows[row["source_index"]] for row in tables["rejected"])
+
+def _call(script: str, folder: Path, **options: Any) -> None:
+    call_main(f"data.{script}", folder, **options)
+
+
+def _run_in_new_process(script: str, folder: Path, **options: Any) -> None:
+    run = run_script(f"data.{script}", folder, **options)
+    assert run.returncode == 0, run.stderr
+
+
+def _filter(
+    folder: Path,
+    model: Path,
+    source: Path,
+    /,
+    form: Form = "messages",
+    shards: int = 1,
+    questions: list[Path] | None = None,
+    others: list[Path] | None = None,
+    run: Any = _call,
+    **config: Any,
+) -> Path:
+    """Inspect and filter as the rules do; gives the folder of what was made."""
+    folder.mkdir(parents=True)
+    section = _dataset(shards=shards, **config).part()
+    both = {"name": "mine", "form": form, "rows": source, "questions": questions or []}
+    made: dict[str, list[str]] = {"inspected": [], "signatures": []}
+    for shard in range(shards):
+        made["inspected"].append(f"{shard}.parquet")
+        made["signatures"].append(f"{shard}.signatures")
+        given_files = {"model": model, "others": others or []}
+        written = {"output": made["inspected"][-1], "signatures": made["signatures"][-1]}
+        numbers = {"shard": shard, "shards": shards}
+        run("inspect_rows", folder, config=section["filters"], **both, **numbers, **given_files, **written)
+    run("filter_dataset", folder, config=section, seed=7, **both, **made, **OUTPUTS, manifest="manifest.json")
+    return folder
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / file).read_bytes() for name, file in OUTPUTS.items()}
+
+
+def _tables(folder: Path) -> dict[str, list[Row]]:
+    return {name: pq.read_table(folder / OUTPUTS[name]).to_pylist() for name in (*SPLITS, "rejected", "contamination")}
+
+
+@pytest.mark.slow
+def test_the_scripts_by_themselves(tmp_path: Path, tiny_model: Path) -> None:
+    rows = [_chat(f"question {i % 30}", f"short {i}" if i % 3 else " ") for i in range(60)]
+    rows[4] = _chat(QUESTION.lower(), "seven")
+    rows[5] = _bad("x.jsonl, line 6: no JSON", "{oops")
+    source = _write_source(tmp_path / "source.parquet", rows, "messages")
+    given_run: dict[str, Any] = {"questions": [_write_questions(tmp_path, QUESTION)], "max_malformed": 0.1}
+    given_run |= {"sample": {"rows": 20}, "validation": 4, "test": 3}
+    folder = _filter(tmp_path / "first", tiny_model, source, run=_run_in_new_process, **given_run)
+    again = _filter(tmp_path / "second", tiny_model, source, **given_run)
+    assert _bytes(folder) == _bytes(again), "another process with other hash seeds gives the same"
+
+    tables = _tables(folder)
+    assert [len(tables[split]) for split in SPLITS] == [13, 4, 3]
+    placed = [row["source_index"] for name in (*SPLITS, "rejected") for row in tables[name]]
+    assert sorted(placed) == list(range(60))
+    rejected = {row["source_index"]: row for row in tables["rejected"]}
+    assert list(rejected) == sorted(rejected)
+    assert [(rejected[i]["step"], rejected[i]["reason"]) for i in (0, 4, 5)] == [
+        ("empty", "an empty turn"),
+        ("benchmark_overlap", "apples, item 0"),
+        ("schema", "x.jsonl, line 6: no JSON"),
+    ]
+    assert rejected[5]["row"] == "{oops", "what cannot be read is kept as it came"
+    assert json.loads(rejected[0]["row"]) == {"source_index": 0, "messages": rows[0]["messages"], "part": ""}
+    (hit,) = tables["contamination"]
+    assert (hit["benchmark"], hit["item"], hit["source_index"], hit["removed"]) == ("apples", 0, 4, True)
+
     funnel = read_json(folder / "funnel.json")
-    for line in funnel["steps"][1:]:
-        assert line["removed"] == list(reasons.values()).count(line["step"])
-    assert funnel["splits"] == {"train": len(tables["train"]), "validation": len(tables["validation"])}
+    steps = Counter(row["step"] for row in tables["rejected"])
+    assert {line["step"]: line["removed"] for line in funnel["steps"] if line["removed"]} == steps
+    assert funnel["splits"] == {"train": 13, "validation": 4, "test": 3}
     facts = read_json(folder / "manifest.json")["facts"]
-    assert (facts["train_rows"], facts["validation_rows"]) == (len(tables["train"]), len(tables["validation"]))
+    assert [facts[f"{split}_rows"] for split in SPLITS] == [13, 4, 3]
 
 
-@pytest.mark.parametrize(
-    ("rows", "config", "line"),
+def test_a_refused_data_set_leaves_nothing_behind(tmp_path: Path, tiny_model: Path) -> None:
+    source = _write_source(tmp_path / "source.parquet", [_chat("a", ""), _bad("bad")], "messages")
+    with pytest.raises(UserError, match="1 of 2 rows cannot be read"):
+        _filter(tmp_path / "out", tiny_model, source)
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {"0.parquet", "0.signatures"}
+    options = {
+        "name": "mine",
+        "form": "messages",
+        "config": _dataset(max_malformed=1).part(),
+        "seed": 7,
+        "rows": source,
+    }
+    inspected = {"inspected": ["0.parquet"], "signatures": ["0.signatures"], "manifest": "manifest.json"}
+    run = run_script("data.filter_dataset", tmp_path / "out", **options, **inspected, **OUTPUTS)
+    assert error_lines(run) == [
+        "error: datasets.mine: no row is left to train on after filtering (2 read, 1 removed by schema, 0 held out); "
+        "loosen datasets.mine.filters"
+    ]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == made
+
+
+def test_flagged_rows_stay_and_are_shown(tmp_path: Path, tiny_model: Path) -> None:
+    rows = [_chat("clean", "a"), _chat(f"Well: {QUESTION}", "b"), _chat("x", f"{QUESTION}\nSeven."), _chat("", "c")]
+    source = _write_source(tmp_path / "source.parquet", rows, "messages")
+    given_run: dict[str, Any] = {"questions": [_write_questions(tmp_path, "-", QUESTION)]}
+    flagged = _filter(tmp_path / "flag", tiny_model, source, filters={"benchmark_overlap": "flag"}, **given_run)
+    removed = _filter(tmp_path / "remove", tiny_model, source, **given_run)
+    ignored = _filter(tmp_path / "ignore", tiny_model, source, filters={"benchmark_overlap": "ignore"}, **given_run)
+    assert [[row["source_index"] for row in _tables(f)["train"]] for f in (flagged, removed, ignored)] == [
+        *([0, 1, 2], [0], [0, 1, 2])
+    ]
+    span = normalise([QUESTION])[0].replace("?", "")
+    for folder, gone in ((flagged, False), (removed, True)):
+        assert _tables(folder)["contamination"] == [
+            {"benchmark": "apples", "item": 1, "source_index": i, "share": 1.0, "span": span, "removed": gone}
+            for i in (1, 2)
+        ]
+    assert _tables(ignored)["contamination"] == []
+    assert "benchmark_overlap" not in [line["step"] for line in read_json(ignored / "funnel.json")["steps"]]
+
+
+def test_not_in_knows_the_prompts_of_conversations(tmp_path: Path, tiny_model: Path) -> None:
+    taken = [_chat("One", "a", "two", "b"), _chat("three", "c")]
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.Table.from_pylist(_complete(taken), schema=SCHEMAS["messages"]), other)
+    rows = [_chat("ONE", "x", "Two", "y"), _chat("one two", "x"), _chat("three ", "x"), _chat("four", "x")]
+    source = _write_source(tmp_path / "source.parquet", rows, "messages")
+    folder = _filter(tmp_path / "out", tiny_model, source, others=[other], filters={"not_in": ["other"]})
+    assert [row["source_index"] for row in _tables(folder)["train"]] == [1, 3]
+    assert {row["reason"] for row in _tables(folder)["rejected"]} == {"the prompt is taken"}
+
+
+@given(st.integers(0, 50), st.integers(1, 60))
+def test_shards_cut_the_row_groups_evenly(groups: int, shards: int) -> None:
+    cut = [shard_of(groups, shard, shards) for shard in range(shards)]
+    assert [group for shard in cut for group in shard] == list(range(groups))
+    assert max(map(len, cut)) - min(map(len, cut)) <= 1
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_what_is_sampled_is_spread_evenly(sample: int, total: int) -> None:
+    sampled = [row for row in range(total) if is_sampled(row, sample, total)]
+    assert min(sample, total) <= len(sampled) < 2 * sample or len(sampled) == total <= 2 * sample
+    assert len({later - row for row, later in pairwise(sampled)}) <= 1
+
+
+def test_row_groups_have_the_same_size_whatever_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.data.filter_dataset.ROWS_WRITTEN", 10)
+    table = pa.table({"x": list(range(47))})
+    made = []
+    for number, sizes in enumerate([[47], [1] * 47, [9, 9, 9, 20], [0, 10, 10, 27, 0]]):
+        path = tmp_path / f"{number}.parquet"
+        writer = RowWriter(path, table.schema)
+        start = 0
+        for size in sizes:
+            writer.write(table.slice(start, size))
+            start += size
+        writer.close()
+        assert writer.rows == 47
+        with pq.ParquetFile(path) as file:
+            assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [10, 10, 10, 10, 7]
+        assert pq.read_table(path) == table
+        made.append(path.read_bytes())
+    assert len(set(made)) == 1
+
+
+# --- properties ---------------------------------------------------------------------------------
+
+LONG = " ".join(f"w{i}" for i in range(30))
+TEXT = st.sampled_from(
     [
-        (
-            [_chat("a", ""), _chat("b", ""), _chat("c", "d")],
-            {"validation": 5},
-            "no row is left to train on after filtering (3 read, 2 removed by empty, 1 held out); "
-            "loosen datasets.mine.filters",
-        ),
-        (
-            [{"message": "a"}],
-            {},
-            "messages rows need a column 'messages', which the data set does not have; did you mean 'message'?",
-        ),
-    ],
-    ids=["nothing left", "no column"],
+        *("", " ", "a", "A", "b", "ﬁ", "fi", "a  b", "a b", "c\u2028d", "<|im_end|>", "the same " * 9, "中文"),
+        *(LONG, LONG.replace("w29", "x"), LONG.upper(), QUESTION, "I'm sorry, but I can't help."),
+    ]
 )
-def test_script_refuses(tmp_path: Path, rows: list[Row], config: dict[str, Any], line: str) -> None:
-    source = _write_rows(tmp_path / "in", rows)
-    folder = tmp_path / "out"
-    folder.mkdir()
-    run = run_script("data.filter_dataset", folder, **_options(config, rows=source, model="no tokens are counted"))
-    assert error_lines(run) == [f"error: datasets.mine: {line}"]
-    assert list(folder.iterdir()) == [], "a refused data set leaves nothing behind"
+MARGIN = st.none() | st.integers(-1, 3)
+NUMBERED = st.integers(0, 40).map(lambda number: f"question {number}")
+ROWS: dict[Form, st.SearchStrategy[Row]] = {
+    "messages": st.builds(_chat, TEXT | NUMBERED, TEXT)
+    | st.builds(_chat, TEXT, TEXT, TEXT)
+    | st.builds(_chat, NUMBERED, NUMBERED, TEXT, NUMBERED),
+    "preference": st.builds(_pair, TEXT | NUMBERED, TEXT, TEXT | NUMBERED, MARGIN),
+    "kto": st.builds(_rated, TEXT | NUMBERED, TEXT | NUMBERED, st.booleans()),
+    "prompt": st.builds(lambda text: {"prompt": _turns(text), "answer": None}, TEXT | NUMBERED),
+}
+EXTRAS = st.fixed_dictionaries({"part": st.sampled_from(["x", "y"]), "balance": st.sampled_from([None, "", "u", "v"])})
+FILTERS = st.fixed_dictionaries(
+    {name: st.booleans() for name in ("empty", "roles", "control_tokens", "equal_answers", "refusals", "duplicates")}
+    | {"benchmark_overlap": st.sampled_from(["remove", "flag", "ignore"])}
+    | {"min_margin": st.none() | st.integers(0, 2), "max_length_ratio": st.none() | st.just(3)}
+    | {"max_repetition": st.none() | st.just(0.3), "near_duplicates": st.none() | st.just(0.7)}
+    | {"min_tokens": st.none() | st.integers(1, 20), "max_tokens": st.none() | st.integers(40, 200)}
+    | {"patterns": st.sampled_from([{}, {"letters": ["^b$"]}]), "max_label_ratio": st.none() | st.just(1.5)}
+)
+SAMPLE = st.none() | st.fixed_dictionaries(
+    {
+        "rows": st.integers(1, 30),
+        "method": st.sampled_from(["random", "first", "margin"]),
+        "balance": st.sampled_from([None, "column"]),
+    }
+)
+PARTS = st.sampled_from(
+    [
+        None,
+        {"x": {}, "y": {"rows": 5}},
+        {"x": {"weight": 2}, "y": {"weight": 1}},
+    ]
+)
+
+
+@st.composite
+def _problems(draw: st.DrawFn, least: int) -> tuple[Form, list[Row], dict[str, Any]]:
+    """A form, rows of it, and the configuration of the data set."""
+    form = draw(st.sampled_from(list(ROWS)))
+    row = st.builds(lambda row, extras: row | extras, ROWS[form], EXTRAS)
+    bad = st.builds(lambda extras: _bad("bad") | extras, EXTRAS)
+    rows = draw(st.lists(st.one_of(*[row] * 9, bad), min_size=least, max_size=50))
+    config = {"filters": draw(FILTERS), "sample": draw(SAMPLE), "max_malformed": 1}
+    config |= {"validation": draw(st.integers(0, 5)), "test": draw(st.integers(0, 5))}
+    if (parts := draw(PARTS)) is not None:
+        config["source"] = _mixture(**parts).part()["source"]
+    return form, rows, config
+
+
+def _assert_adds_up(steps: list[dict[str, Any]], read: int, left: int) -> None:
+    rows = read
+    for line in steps:
+        rows -= line["removed"]
+        assert line["rows"] == rows
+    assert rows == left
+
+
+@settings(max_examples=150)
+@given(_problems(least=0), st.integers(0, 3))
+def test_every_row_is_accounted_for(problem: tuple[Form, list[Row], dict[str, Any]], seed: int) -> None:
+    form, rows, section = problem
+    config = _dataset(**section)
+
+    def run() -> tuple[Funnel, dict[str, Any]]:
+        funnel = _funnel(rows, form, **section["filters"])
+        apply_filters(funnel, form, config.filters, seed)
+        draw_mixture(funnel, config, seed)
+        if config.sample:
+            draw_sample(funnel, config.sample, seed)
+        return funnel, split_rows(funnel, {"validation": config.validation, "test": config.test}, seed)
+
+    funnel, splits = run()
+    placed = [*(i for part in splits.values() for i in part.tolist()), *np.flatnonzero(funnel.removed_by >= 0).tolist()]
+    assert sorted(placed) == list(range(len(rows)))
+    assert set(funnel.reasons) == set(np.flatnonzero(funnel.removed_by >= 0).tolist()), "each has a reason"
+    _assert_adds_up(funnel.steps, len(rows), sum(map(len, splits.values())))
+    assert len(splits["validation"]) <= config.validation and len(splits["test"]) <= config.test
+
+    again, same = run()
+    assert again.steps == funnel.steps and again.reasons == funnel.reasons
+    assert {name: part.tolist() for name, part in same.items()} == {name: p.tolist() for name, p in splits.items()}
+
+
+@settings(max_examples=15)
+@given(_problems(least=12))
+def test_the_files_are_the_same_whatever_the_shards(
+    tiny_model: Path, problem: tuple[Form, list[Row], dict[str, Any]]
+) -> None:
+    form, rows, config = problem
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        source = _write_source(folder / "source.parquet", rows, form, group=3)
+        given_run = {"questions": [_write_questions(folder, QUESTION)], **config}
+
+        def run(number: int, shards: int) -> Path | str:
+            try:
+                return _filter(folder / str(number), tiny_model, source, form, shards, **given_run)
+            except UserError as refused:
+                return str(refused)
+
+        made = [run(0, 1), run(1, 1), run(2, 4)]
+        if isinstance(made[0], str):
+            assert made[0] == made[1] == made[2]
+            return
+        one, again, four = (_bytes(path) for path in made if isinstance(path, Path))
+        assert one == again == four
+        _check_tables(_tables(made[0]), source, form, config)
+        counts = {split: len(rows) for split, rows in _tables(made[0]).items() if split in SPLITS}
+        funnel = read_json(made[0] / "funnel.json")
+        assert funnel["splits"] == counts
+        _assert_adds_up(funnel["steps"], len(rows), sum(counts.values()))
+
+
+def _prompt(row: Row) -> tuple[str, ...]:
+    turns = row["messages"] if "messages" in row else row["prompt"]
+    return tuple(normalise([turn["content"] for turn in turns if turn["role"] == "user"]))
+
+
+def _check_tables(tables: dict[str, list[Row]], source: Path, form: Form, config: dict[str, Any]) -> None:
+    """Each row of the source stands in one file, as it was; no prompt stands in two splits."""
+    columns = SCHEMAS[form].names
+    given_rows = {row["source_index"]: row for row in pq.read_table(source).to_pylist()}
+    kept = [row for split in SPLITS for row in tables[split]]
+    numbers = [row["source_index"] for row in kept + tables["rejected"]]
+    assert sorted(numbers) == list(given_rows)
+    for row in kept:
+        assert row == {name: given_rows[row["source_index"]][name] for name in columns}
+    for row in tables["rejected"]:
+        was = given_rows[row["source_index"]]
+        assert row["reason"]
+        if row["step"] == "schema":
+            assert row["row"] == was["raw"]
+        else:
+            assert json.loads(row["row"]) == {name: value for name, value in was.items() if value is not None}
+    prompts = [{_prompt(row) for row in tables[split]} for split in SPLITS]
+    assert sum(map(len, prompts)) == len(set().union(*prompts))
+    if config["filters"]["benchmark_overlap"] == "remove":
+        assert not any(QUESTION in json.dumps(row, ensure_ascii=False) for row in kept)
+    hits = [row["source_index"] for row in tables["contamination"]]
+    assert all(QUESTION in json.dumps(given_rows[i], ensure_ascii=False) for i in hits)
+
+
+def test_more_shards_than_row_groups(tmp_path: Path, tiny_model: Path) -> None:
+    source = _write_source(tmp_path / "source.parquet", _distinct(5), "messages", group=5)
+    one, three = (
+        _filter(tmp_path / str(shards), tiny_model, source, shards=shards, filters={"near_duplicates": 0.8})
+        for shards in (1, 3)
+    )
+    assert _bytes(one) == _bytes(three)
+
+
+def test_batches_leave_no_trace(tmp_path: Path, tiny_model: Path) -> None:
+    """More rows than are in memory at once, in row groups of another size."""
+    rng = random.Random(1)
+    rows = [_chat(f"question {rng.randrange(1500)}", f"answer {rng.randrange(9)} " + "x " * 9) for _ in range(2300)]
+    given_run: dict[str, Any] = {"filters": {"near_duplicates": 0.8}, "validation": 50, "test": 50}
+    made = []
+    for group, shards in ((2300, 1), (700, 1), (100, 4)):
+        source = _write_source(tmp_path / f"{group}.parquet", rows, "messages", group)
+        made.append(_bytes(_filter(tmp_path / f"{group}", tiny_model, source, shards=shards, **given_run)))
+    assert made[0] == made[1] == made[2]

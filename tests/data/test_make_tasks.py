@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scripts.common.config import PackageDataset
+from scripts.common.data_config import PackageDataset
 from scripts.common.errors import UserError
 from scripts.data.make_tasks import make_tasks, solve_chain_sum
 

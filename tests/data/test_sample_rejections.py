@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scripts.common.config import RejectionsDataset
+from scripts.common.data_config import RejectionsDataset
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
 from scripts.common.manifest import find_model
 from scripts.common.torch_setup import prepare_torch
-from scripts.data.sample_rejections import SCHEMA, is_right, make_pairs, sample_answers
-from scripts.data.schemas import SCHEMAS, to_preference
+from scripts.data.sample_rejections import is_right, make_pairs, sample_answers
+from scripts.data.schemas import SCHEMAS, SOURCE_SCHEMAS, Row
 from tests.common.running import call_main, run_script
 
 NUMBER = re.compile(r"-?\d+")
@@ -75,14 +75,15 @@ def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
     run = run_script("data.sample_rejections", tmp_path, **_options(tiny_model, files))
     assert run.returncode == 0, run.stderr
     table = pq.read_table(tmp_path / "pairs.parquet")
-    assert table.schema.equals(SCHEMA)
+    assert table.schema.equals(SOURCE_SCHEMAS["preference"]), "the filters must be able to read them"
     pairs = table.to_pylist()
     facts = read_json(tmp_path / "pairs.json")["facts"]
     assert (facts["questions"], facts["answers"]) == (5, 10)
     assert facts["right"] + facts["rows"] == 10 and facts["rows"] == len(pairs) > 0
+    assert facts["malformed"] == 0
     for i, pair in enumerate(pairs):
         assert not is_right(pair["rejected"][0]["content"], "3", NUMBER)
-        assert to_preference(pair, i) is not None, "filter_dataset must be able to read them"
+        assert (pair["source_index"], pair["part"], pair["problem"], pair["balance"]) == (i, "", None, None)
 
     # The same seed gives the same answers, in this process too, and the questions come in the order of their source.
     prepare_torch(5, 1)
@@ -91,7 +92,11 @@ def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
     source = RejectionsDataset.model_validate(SOURCE)
     answers = sample_answers(model, tokenizer, [row["messages"][:-1] for row in rows], source, "pairs")
     assert [len(texts) for texts in answers] == [2] * 5
-    assert make_pairs(rows, answers, NUMBER) == pairs
+    assert make_pairs(rows, answers, NUMBER) == [_answers(pair) for pair in pairs]
+
+
+def _answers(pair: Row) -> Row:
+    return {name: pair[name] for name in ("prompt", "chosen", "rejected")}
 
 
 def test_questions_without_answers_are_refused(tmp_path: Path, tiny_model: Path) -> None:

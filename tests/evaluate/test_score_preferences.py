@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.files import read_json, read_json_lines
 from scripts.common.manifest import find_model
-from scripts.data.schemas import SCHEMAS, to_preference
+from scripts.data.schemas import SCHEMAS, from_preference
 from scripts.evaluate.score_preferences import answer_log_probabilities, encode
 from tests.common.running import run_script
 
@@ -55,8 +55,10 @@ def test_the_answer_is_encoded_to_its_end_of_turn(tokenizer: Any) -> None:
 
 
 def _rows(texts: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    rows = [to_preference({"prompt": p, "chosen": c, "rejected": r}, i) for i, (p, c, r) in enumerate(texts)]
-    return [row for row in rows if row is not None]
+    return [
+        {"source_index": i} | from_preference({"prompt": p, "chosen": c, "rejected": r})
+        for i, (p, c, r) in enumerate(texts)
+    ]
 
 
 @pytest.fixture

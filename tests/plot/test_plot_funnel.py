@@ -17,7 +17,7 @@ def test_figure_shows_rows_left_and_removed(draw: Draw, tmp_path: Path) -> None:
         ">max tokens<",
         ">652<",
         ">640  (−12)<",
-        ">rows; 600 train, 37 validation<",
+        ">rows; 600 train, 25 validation, 12 test<",
     ):
         assert label in svg
 

@@ -12,7 +12,7 @@ from scripts.report import write_report
 from tests.report.tables import MODELS, Json, make_items, make_tables, write_tables
 
 REPORT = Path(__file__).parents[2] / "report"
-FIGURES = ("funnel", "training", "scores")
+FIGURES = ("funnel", "lengths", "training", "scores")
 
 Write = Callable[..., str]
 

@@ -29,13 +29,68 @@ def make_manifest(artefact: str, name: str, config: Json, facts: Json, minute: i
 
 
 def make_funnel(dataset: str = "sums", form: str = "messages") -> Json:
-    """640 rows, of which 3 are duplicates and 37 are held out."""
+    """652 rows, of which 12 are too long, 3 are duplicates and 37 are held out."""
     steps = [("read", 0), ("schema", 0), ("empty", 0), ("max_tokens", 12), ("duplicates", 3), ("benchmark_overlap", 0)]
     left, rows = 652, []
     for step, removed in steps:
         left -= removed
         rows.append({"step": step, "removed": removed, "rows": left})
-    return {"dataset": dataset, "form": form, "steps": rows, "splits": {"train": 600, "validation": 37}}
+    return {"dataset": dataset, "form": form, "steps": rows, "splits": {"train": 600, "validation": 25, "test": 12}}
+
+
+def make_summary(dataset: str = "sums", form: str = "messages") -> Json:
+    """What `scripts.data.summarise_rows` says of the rows of `make_funnel`; no benchmark was found in them."""
+    lengths = {"mean": 27.4, "min": 20, "p5": 22, "median": 27, "p95": 33, "max": 40}
+    return {
+        "dataset": dataset,
+        "read": 652,
+        "tokens": {
+            "edges": [20, 25, 30, 41],
+            "splits": {
+                "train": {"rows": 600, "counted": 600, "total": 16_440, **lengths, "counts": [150, 350, 100]},
+                "validation": {"rows": 25, "counted": 25, "total": 685, **lengths, "counts": [10, 10, 5]},
+                "test": {"rows": 12, "counted": 12, "total": 329, **lengths, "counts": [4, 4, 4]},
+            },
+        },
+        "languages": {"en": 610, "zh": 20, "de": 4, "fr": 3},
+        "groups": {},
+        "parts": {},
+        "labels": {"true": 300, "false": 300} if form == "kto" else {},
+        "problems": [],
+        "benchmarks": [make_overlap("sums"), make_overlap("mmlu-dev", items=285)],
+    }
+
+
+def make_overlap(benchmark: str, items: int = 200, hits: int = 0, removed: bool = True) -> Json:
+    """What of a benchmark stands in the rows that were read: `hits` of its items, each in two rows."""
+    examples = [
+        {
+            "item": hit,
+            "share": 1 - 0.1 * hit,
+            "span": f"janet has {hit} ducks",
+            "source_index": 2 * hit,
+            "removed": removed,
+        }
+        for hit in range(hits)
+    ]
+    return {
+        "benchmark": benchmark,
+        "items": items,
+        "items_hit": hits,
+        "rows_hit": 2 * hits,
+        "share": 2 * hits / 652,
+        "removed": removed and hits > 0,
+        "examples": examples[:5],
+    }
+
+
+def make_card(dataset: str, facts: Json, form: str = "messages") -> Json:
+    """The card of a data set, as `scripts.data.describe_dataset` writes it."""
+    return {
+        "source": make_manifest("dataset", dataset, {}, facts),
+        "funnel": make_funnel(dataset, form),
+        "summary": make_summary(dataset, form),
+    }
 
 
 def make_base() -> Json:
@@ -149,12 +204,11 @@ def make_tables() -> Json:
         ("base", "dpo"): ("improved", none, "improved"),
     }
     return {
-        "funnels": [make_funnel(), make_funnel("pairs", "preference")],
-        "datasets": [
-            make_manifest(
-                "dataset", "sums", {}, {"origin": "package reasoning-gym, task chain_sum", "sha256": "cd" * 32}
+        "cards": [
+            make_card(
+                "sums", {"origin": "package reasoning-gym, task chain_sum", "sha256": "cd" * 32, "licence": "MIT"}
             ),
-            make_manifest("dataset", "pairs", {}, {"origin": "model sft on sums", "sha256": "ef" * 32}),
+            make_card("pairs", {"origin": "model sft on sums", "sha256": "ef" * 32}, "preference"),
         ],
         "models": [make_base(), make_stage("sft", "sft", "base", "sums"), make_stage("dpo", "dpo", "sft", "pairs")],
         "logs": [make_log("sft"), make_log("dpo")],
@@ -176,7 +230,7 @@ def make_tables() -> Json:
 def write_tables(folder: Path, tables: Json, items: dict[str, list[Json]]) -> dict[str, list[str]]:
     """Write tables as files, and give the options of write_report that name them."""
     options: dict[str, list[str]] = {}
-    for name in ("funnels", "datasets", "models", "scores"):
+    for name in ("cards", "models", "scores"):
         paths = [folder / f"{name}-{place}.json" for place in range(len(tables[name]))]
         for path, table in zip(paths, tables[name], strict=True):
             path.write_text(json.dumps(table), encoding="utf-8")

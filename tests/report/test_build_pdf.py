@@ -9,7 +9,7 @@ import pytest
 from scripts.common.errors import UserError
 from scripts.report import build_pdf
 from tests.report.conftest import REPORT, Write
-from tests.report.tables import MODELS, make_tables
+from tests.report.tables import MODELS, make_overlap, make_tables
 from tests.report.test_markdown import HOSTILE
 
 PAGE = REPORT / "page.typ"
@@ -42,8 +42,14 @@ def test_report_has_a_few_pages_and_the_same_bytes_again(
 @pytest.mark.usefixtures("figures")
 def test_hostile_text_is_set(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = make_tables()
-    for manifest, text in zip([*tables["datasets"], tables["models"][0]], HOSTILE, strict=False):
+    manifests = [*(card["source"] for card in tables["cards"]), tables["models"][0]]
+    for manifest, text in zip(manifests, HOSTILE, strict=False):
         manifest["facts"]["origin"] = text
+    for card, text in zip(tables["cards"], HOSTILE[3:], strict=False):
+        card["source"]["facts"]["licence"] = text
+        card["summary"]["languages"] = {text: 1}
+        card["summary"]["benchmarks"] = [make_overlap("sums", hits=1)]
+        card["summary"]["benchmarks"][0]["examples"][0]["span"] = text
     texts = [*HOSTILE, "\x00\u202e", "", "x" * 1000, "中" * 1000]
     items = [
         {"key": str(place), "prompt": text, "target": text, "answer": text, "score": 0.5}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scripts.common.data_config import STEPS, Filters
 from scripts.report import words as numbers
 from scripts.report.words import Words
 
@@ -30,6 +31,15 @@ def test_both_languages_say_the_same_things() -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_every_word_is_text(language: str) -> None:
     assert all(isinstance(text, str) and text.strip() for text in read(language).values())
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_step_of_the_funnel_has_words(language: str) -> None:
+    """Only filters of the user's own go by the names that the user gave them."""
+    own = {"patterns", "functions"}
+    steps = [*Filters.model_fields, *STEPS]
+    missing = {step for step in steps if step not in own | {"read"} and f"step_{step}" not in read(language)}
+    assert missing == set()
 
 
 def test_what_is_filled_in_is_escaped() -> None:

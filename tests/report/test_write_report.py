@@ -6,7 +6,16 @@ import pytest
 
 from scripts.common.errors import UserError
 from tests.report.conftest import Write
-from tests.report.tables import Json, make_comparison, make_items, make_manifest, make_score, make_tables
+from tests.report.tables import (
+    Json,
+    make_card,
+    make_comparison,
+    make_items,
+    make_manifest,
+    make_overlap,
+    make_score,
+    make_tables,
+)
 
 NONE_FOUND = "no difference found"
 
@@ -28,7 +37,7 @@ def test_numbers_are_those_of_the_tables(write: Write) -> None:
         "| Stage dpo | DPO from sft on pairs; LoRA, r = 16, alpha = 32, dropout = 0.0; 20 steps |",
         "| Seed | 42 |",
         "| Time of all jobs | 15 min 10 s, summed over the jobs of the provenance table |",
-        "| sums | 652 | too long 12, duplicates 3 | 637 | 600 | 37 |",
+        "| sums | 652 | too long 12, duplicates 3 | 637 | 600 | 25 | 12 |",
         "| sft | SFT | 600 | 20 | 133 | 120 | 2.500 | 0.559 | 1.4 GB |",
         "| sums | 200 | 5.0 [0.0, 12.0] | 34.5 [28.5, 41.5] | 36.5 [30.5, 43.5] |",
         "| sums | sft against base | 200 | 5.0 | 34.5 | +29.5 [+24.5, +34.5] | <0.001 | improved |",
@@ -86,11 +95,11 @@ def test_no_samples_when_none_are_asked_for(write: Write) -> None:
 
 def test_funnel_that_does_not_add_up_is_refused(write: Write) -> None:
     tables = make_tables()
-    tables["funnels"][0]["splits"]["train"] = 601
+    tables["cards"][0]["funnel"]["splits"]["train"] = 601
     with pytest.raises(UserError, match="funnel of sums: 637 rows are left, but the splits have 638"):
         write(tables)
     tables = make_tables()
-    tables["funnels"][1]["steps"][3]["removed"] = 11
+    tables["cards"][1]["funnel"]["steps"][3]["removed"] = 11
     with pytest.raises(
         UserError, match="funnel of pairs: 652 rows before step max_tokens less 11 removed are not the 640"
     ):
@@ -107,11 +116,56 @@ def test_models_with_different_items_are_refused(write: Write) -> None:
 def test_run_without_stages_has_no_training_and_no_verdict(write: Write) -> None:
     tables = make_tables()
     scores = [score for score in tables["scores"] if score["model"] == "base"]
-    report = write(
-        {"funnels": [], "datasets": [], "models": tables["models"][:1], "logs": [], "scores": scores, "comparisons": []}
-    )
+    report = write({"cards": [], "models": tables["models"][:1], "logs": [], "scores": scores, "comparisons": []})
     assert "There is nothing to compare" in report
     assert "figures/training.svg" not in report and "McNemar" not in report and "# Data" not in report
+
+
+def test_where_data_sets_come_from_and_what_they_are_like(write: Write) -> None:
+    tables = make_tables()
+    tables["cards"][0]["summary"]["tokens"]["splits"]["train"] |= {"p5": 1000, "median": 1234, "p95": 20_000}
+    tables["cards"][1]["summary"]["languages"] = {}
+    tables["cards"][1]["source"]["facts"] = {"origin": "hub a|b", "revision": "f" * 40, "licence": None}
+    other = make_card("other", {"origin": "file x.jsonl", "sha256": "12" * 32})
+    other["summary"]["tokens"]["splits"]["train"] = {"rows": 3, "counted": 0}
+    tables["cards"].append(other)
+    report = plain(write(tables))
+    sums = "| sums | package reasoning-gym, task chain_sum; SHA-256 cdcdcdcdcdcd | MIT | 1,234 (1,000–20,000) | "
+    assert sums + "en 95.8%, zh 3.1%, de 0.6% |" in report, "the three most frequent languages are named"
+    assert "| pairs | hub a|b; revision ffffffffffff | not stated | 27 (22–33) | – |" in report
+    assert "| other | file x.jsonl; SHA-256 121212121212 | not stated | – | en 95.8%" in report, "no row was counted"
+
+
+def test_benchmarks_that_were_found_in_the_rows(write: Write) -> None:
+    tables = make_tables()
+    overlaps = [make_overlap("sums", hits=3), make_overlap("mmlu-dev", items=1285, hits=1, removed=False)]
+    tables["cards"][0]["summary"]["benchmarks"] = [*overlaps, make_overlap("pairs")]
+    report = plain(write(tables))
+    rows = [line for line in report.splitlines() if "janet has" in line]
+    assert rows == [
+        "| sums | sums | 3 of 200 | 6 (0.9%) | removed | janet has 0 ducks |",
+        "| sums | mmlu-dev | 1 of 1,285 | 2 (0.3%) | kept | janet has 0 ducks |",
+    ]
+    assert "No text of a benchmark was found" not in report and "Benchmarks were not looked for" not in report
+
+
+def test_long_overlaps_are_cut(write: Write) -> None:
+    tables = make_tables()
+    tables["cards"][1]["summary"]["benchmarks"] = [make_overlap("sums", hits=1)]
+    tables["cards"][1]["summary"]["benchmarks"][0]["examples"][0]["span"] = "word " * 60
+    (row,) = (line for line in plain(write(tables)).splitlines() if "word word" in line)
+    assert row.endswith(f"| {('word ' * 16).strip()} … |")
+
+
+def test_nothing_found_and_nothing_looked_for_are_not_the_same(write: Write) -> None:
+    found, unknown = "No text of a benchmark was found in the rows that were read.", "Benchmarks were not looked for"
+    tables = make_tables()
+    report = write(tables)
+    assert found in report and unknown not in report
+    for card in tables["cards"]:
+        card["summary"]["benchmarks"] = []
+    report = write(tables)
+    assert unknown in report and found not in report
 
 
 def test_resumed_stage_is_told(write: Write) -> None:
@@ -123,7 +177,7 @@ def test_resumed_stage_is_told(write: Write) -> None:
 def test_gpu_memory_and_different_versions_are_told(write: Write) -> None:
     tables = make_tables()
     tables["models"][2]["peak_gpu_memory_bytes"] = 70_200_000_000
-    tables["datasets"][0] = make_manifest("dataset", "sums", {}, {"origin": "hub a/b", "revision": "f" * 40}) | {
+    tables["cards"][0]["source"] = make_manifest("dataset", "sums", {}, {"origin": "hub a/b", "revision": "f" * 40}) | {
         "versions": {"torch": "2.8.0"}
     }
     report = plain(write(tables))

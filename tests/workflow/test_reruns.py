@@ -13,20 +13,22 @@ pytestmark = pytest.mark.slow
 REPORT = {"write_report", "build_pdf", "all"}
 COMPARISON = REPORT | {"compare_models", "plot_scores"}
 DPO = COMPARISON | {"train_dpo dpo", "run_benchmark dpo chain_sum", "score_preferences dpo pairs", "plot_training"}
-PAIRS = DPO | {"score_preferences base pairs", "score_preferences sft pairs", "filter_dataset pairs", "plot_funnel"}
-SFT = PAIRS | {"train_sft sft", "run_benchmark sft chain_sum", "sample_rejections pairs"}
-FILTERED = SFT | {"filter_dataset sums"}
-SEED = FILTERED | {"filter_dataset more_sums", "run_benchmark base chain_sum"}
+DATA = {"plot_funnel", "plot_lengths", *(f"describe_dataset {name}" for name in ("sums", "more_sums", "pairs"))}
+PAIRS = DPO | DATA | {"score_preferences base pairs", "score_preferences sft pairs", "filter_dataset pairs"}
+SFT = PAIRS | {"train_sft sft", "run_benchmark sft chain_sum", "sample_rejections pairs", "inspect_rows pairs 0"}
+FILTERED = SFT | {"filter_dataset sums", "inspect_rows sums 0"}
+SEED = SFT | {"filter_dataset sums", "filter_dataset more_sums", "run_benchmark base chain_sum"}
 SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")}
 
 KNOBS: list[tuple[str, Any, set[str]]] = [
     ("stages.dpo.args.beta", 0.2, DPO),
     ("stages.sft.args.learning_rate", 2e-3, SFT),
     ("datasets.sums.filters.max_tokens", 199, FILTERED),
-    ("datasets.pairs.validation", 7, PAIRS),
+    ("datasets.pairs.test", 7, PAIRS),
+    ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),
     ("benchmarks.chain_sum.shots", 1, SHOTS),
     ("comparison.alpha", 0.01, REPORT | {"compare_models"}),
-    ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | {"plot_funnel", "plot_training", "plot_scores"}),
+    ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | DATA | {"plot_training", "plot_scores"}),
     ("report.language", "zh", REPORT),
     ("run.seed", 8, SEED),
     ("resources.train.memory_gb", 9, set()),

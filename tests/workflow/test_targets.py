@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.common.config import RULES, TARGETS, load_config
+from scripts.common.config import RULES, TARGETS
+from scripts.common.load_config import load_config
 from tests.workflow.running import RECIPES, REPOSITORY, planned_jobs, read_recipe, snakemake
 
 
@@ -17,7 +18,7 @@ def plan(folder: Path, *targets: str, recipe: str | None = "smoke") -> set[str]:
 
 def test_sft_needs_its_data_and_the_base(tmp_path: Path) -> None:
     assert plan(tmp_path, "sft") == {
-        "sft", "train_sft sft", "filter_dataset sums", "download_dataset sums", "download_model",
+        "sft", "train_sft sft", "filter_dataset sums", "inspect_rows sums 0", "download_dataset sums", "download_model",
         "download_benchmark chain_sum",
     }  # fmt: skip
 

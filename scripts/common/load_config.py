@@ -1,0 +1,174 @@
+"""Read a configuration, and refuse what is wrong in it with one clear line each."""
+
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+
+from scripts.common.config import BASE, FORM_BY_METHOD, RULES, TARGETS, Config
+from scripts.common.data_config import FORMATS, RejectionsDataset
+from scripts.common.errors import UserError, nearest
+from scripts.common.section import Section
+
+
+def load_config(raw: Mapping[str, Any], origin: str = "config") -> Config:
+    """Check a configuration read from YAML.
+
+    Args:
+        raw: the mapping as Snakemake or yaml.safe_load gives it.
+        origin: what the user knows it by, for the messages.
+
+    Raises:
+        UserError: one line for each thing that is wrong: where, what, and what to do.
+    """
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(problem, origin) for problem in error.errors())) from None
+    problems = list(_find_broken_references(config)) or list(_find_circle(config))
+    if problems:
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in problems))
+    return config
+
+
+def _explain(problem: Any, origin: str) -> str:
+    """One line for one pydantic error: the key, what was wrong, the nearest right name."""
+    # Pydantic puts the tag of a union (`hub`, `file`) into the location; the user never wrote it.
+    keys = [str(key) for key in problem["loc"] if key != "[key]"]  # pydantic's mark of a bad name in a mapping
+    section = _section_at(keys)
+    where = ".".join(_without_tags(keys)) or "(top)"
+    if problem["type"] == "extra_forbidden":
+        return f"{origin}: {where}: unknown key{nearest(keys[-1], section)}"
+    if problem["type"] == "missing":
+        return f"{origin}: {where}: this key is needed and missing"
+    given = problem.get("input")
+    shown = "" if isinstance(given, Mapping | list) else f" (given: {given!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{origin}: {where}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _walk(keys: list[str]) -> Iterator[tuple[str, type[Section] | None, bool]]:
+    """Follow a location through the models: yields (key, section that it stands in, is a union tag)."""
+    here: Any = Config
+    for key in keys:
+        tags = _tags(here)
+        if key in tags:
+            here = tags[key]
+            yield key, None, True
+            continue
+        section = here if isinstance(here, type) and issubclass(here, Section) else None
+        yield key, section, False
+        if section is not None:
+            fields = {info.alias or name: info for name, info in section.model_fields.items()}
+            info = fields.get(key)
+            here = None if info is None else (_section_or(info.annotation) if not info.discriminator else info)
+        else:
+            here = _value_type(here)
+
+
+def _tags(annotation: Any) -> dict[str, type[Section]]:
+    """Tag -> section for a union of sources that is told apart by `kind`."""
+    union = getattr(annotation, "annotation", annotation)
+    members = [m for m in getattr(union, "__args__", ()) if isinstance(m, type) and issubclass(m, Section)]
+    return {str(get_args(m.model_fields["kind"].annotation)[0]): m for m in members if "kind" in m.model_fields}
+
+
+def _section_or(annotation: Any) -> Any:
+    """The section of an annotation such as `Sample | None`, else the annotation."""
+    sections = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, Section)]
+    return sections[0] if len(sections) == 1 and get_origin(annotation) is not dict else annotation
+
+
+def _value_type(annotation: Any) -> Any:
+    """The type of the values of a mapping, else None."""
+    arguments: tuple[Any, ...] = get_args(annotation)
+    return arguments[1] if get_origin(annotation) is dict else None
+
+
+def _without_tags(keys: list[str]) -> list[str]:
+    return [key for key, _, is_tag in _walk(keys) if not is_tag]
+
+
+def _section_at(keys: list[str]) -> list[str]:
+    """The keys that may stand where the last key of a location stands."""
+    section = list(_walk(keys))[-1][1] if keys else Config
+    return [info.alias or name for name, info in section.model_fields.items()] if section else []
+
+
+def _find_broken_references(config: Config) -> Iterator[str]:
+    """Names that point to nothing, and names that stand for two things."""
+    models, datasets = [BASE, *config.stages], list(config.datasets)
+    for name, stage in config.stages.items():
+        yield from _unless_known(f"stages.{name}.from", "stage", stage.parent, models)
+        yield from _unless_known(f"stages.{name}.dataset", "data set", stage.dataset, datasets)
+    for name, dataset in config.datasets.items():
+        for other in dataset.filters.not_in:
+            others = [known for known in datasets if known != name]
+            yield from _unless_known(f"datasets.{name}.filters.not_in", "data set", other, others)
+        yield from _broken_rejections(config, name)
+        yield from _broken_formats(config, name)
+        users = {stage.method for stage in config.stages.values() if stage.dataset == name}
+        forms = {FORM_BY_METHOD[method] for method in users}
+        if len(forms) > 1 or (isinstance(dataset.source, RejectionsDataset) and forms - {"preference"}):
+            methods = " and ".join(sorted(users))
+            yield f"datasets.{name}: rows of one kind cannot serve {methods}; declare a second data set"
+    taken: dict[str, str] = dict.fromkeys((*TARGETS, *RULES), "a target of the pipeline") | {BASE: "the base model"}
+    for group in ("stages", "benchmarks", "datasets"):
+        for name in getattr(config, group):
+            if name in taken:
+                yield f"{group}.{name}: this name is taken by {taken[name]}; choose another"
+            taken[name] = f"{group}.{name}"
+
+
+def _broken_rejections(config: Config, name: str) -> Iterator[str]:
+    """What is wrong with a data set of rejections: who answers, and what is asked."""
+    source = config.datasets[name].source
+    if not isinstance(source, RejectionsDataset):
+        return
+    where = f"datasets.{name}.source"
+    yield from _unless_known(f"{where}.model", "stage", source.model, [BASE, *config.stages])
+    yield from _unless_known(f"{where}.dataset", "data set", source.dataset, list(config.datasets))
+    if source.dataset in config.datasets and config.form(source.dataset) != "messages":
+        yield f"{where}.dataset: '{source.dataset}' holds preference pairs; questions with answers are needed"
+
+
+def _broken_formats(config: Config, name: str) -> Iterator[str]:
+    """Formats and samples that do not fit the needed kind of rows."""
+    form = config.form(name)
+    known = FORMATS[form]
+    sample = config.datasets[name].sample
+    if sample and sample.method == "margin" and form != "preference":
+        yield f"datasets.{name}.sample.method: 'margin' is for preference pairs, and these are {form} rows"
+    for part, section in config.datasets[name].parts.items():
+        if section.format not in ("auto", *known):
+            where = f"datasets.{name}.{f'source.parts.{part}.' if part else ''}format"
+            yield f"{where}: {form} rows cannot be made from '{section.format}'; they can from {', '.join(known)}"
+
+
+def _unless_known(where: str, what: str, name: str, known: list[str]) -> Iterator[str]:
+    if name not in known:
+        yield f"{where}: unknown {what} '{name}'{nearest(name, known)}"
+
+
+def _find_circle(config: Config) -> Iterator[str]:
+    """Stages and data sets that need each other: through `from`, `dataset`, `not_in`, or sampled rejections."""
+    needs: dict[str, set[str]] = {BASE: set()}
+    for name, stage in config.stages.items():
+        needs[name] = {stage.parent, stage.dataset}
+    for name, dataset in config.datasets.items():
+        needs[name] = set(dataset.filters.not_in)
+        if isinstance(dataset.source, RejectionsDataset):
+            needs[name] |= {dataset.source.model, dataset.source.dataset}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle = error.args[1]
+        first = next((name for name in config.stages if name in circle), None)
+        if first is None:
+            where = f"datasets.{circle[0]}.filters.not_in"
+        else:
+            where = f"stages.{first}.{'from' if config.stages[first].parent in circle else 'dataset'}"
+        begin, *rest = reversed(circle)
+        chain = f"{begin} needs {', which needs '.join(rest)}"
+        yield f"{where}: {chain}; a circle has no beginning, so one of them must start from something else"

@@ -1,0 +1,35 @@
+"""What every section of the configuration is made of."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
+
+_SCIENTIFIC = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+$")
+
+
+def _read_scientific(value: Any) -> Any:
+    """Turn `1e-5`, which YAML reads as text, into the number that was meant, at any depth."""
+    if isinstance(value, str) and _SCIENTIFIC.match(value):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _read_scientific(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_read_scientific(item) for item in value]
+    return value
+
+
+Arguments = Annotated[dict[str, Any], BeforeValidator(_read_scientific)]
+
+
+class Section(BaseModel):
+    """A part of the configuration. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def part(self) -> dict[str, Any]:
+        """The section as plain JSON types, in the order of its fields: what a rule hands to its script."""
+        return self.model_dump(mode="json", by_alias=True)

@@ -1,0 +1,95 @@
+"""Near duplicates by MinHash and locality-sensitive hashing.
+
+Two rows whose sets of 5-word sequences have the Jaccard similarity s agree in each number of their signatures with
+probability s. Signatures are cut into bands: rows that agree in a whole band are candidates, and count as near
+duplicates when the share of all numbers in which they agree reaches the threshold. Rows that are linked that way,
+directly or through others, form a group, of which the first row stays.
+
+MinHash: Broder, "On the resemblance and containment of documents", 1997. Bands: Leskovec, Rajaraman and Ullman, "Mining
+of Massive Datasets", chapter 3.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Signatures = NDArray[np.uint32]
+
+MARGIN = 0.05
+"""How far below the threshold the bands still find half of the pairs or more."""
+
+CHUNK = 100_000
+"""Rows or pairs whose signatures are in memory at once."""
+
+
+def choose_bands(threshold: float, permutations: int) -> int:
+    """Number of bands: the fewest that find half of the pairs a little below the threshold.
+
+    A pair of similarity s shares one of b bands of r numbers with probability 1 - (1 - s^r)^b, which is about one half
+    at s = (1 / b)^(1 / r).
+    """
+    bands = 1
+    while bands < permutations:
+        if (1 / bands) ** (bands / permutations) <= threshold - MARGIN:
+            break
+        bands *= 2
+    return bands
+
+
+def find_near_duplicates(signatures: Signatures, rows: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """For each of `rows`, the first row of its group: the row itself when it has no earlier near duplicate.
+
+    Args:
+        signatures: (all rows, permutations); may be memory-mapped, since it is read a band or a few rows at a time.
+        rows: the rows to compare, as ascending indices into `signatures`.
+        threshold: smallest similarity, estimated from the signatures.
+
+    Returns:
+        (rows,) an index into `signatures` for each.
+    """
+    permutations = signatures.shape[1]
+    bands = choose_bands(threshold, permutations)
+    width = permutations // bands
+    links: list[NDArray[np.int64]] = []
+    for band in range(bands):
+        keys = _band_keys(signatures, rows, band * width, width)
+        order = np.argsort(keys, kind="stable")
+        same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
+        if not len(same):
+            continue
+        # Each member of a bucket is compared with the bucket's first and with the one before it.
+        starts = np.ones(len(order), bool)
+        starts[same] = False
+        first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
+        pairs = np.concatenate([np.stack([first[same], same]), np.stack([same - 1, same])], axis=1)
+        pairs = np.unique(order[pairs], axis=1)
+        links.append(pairs[:, _similar(signatures, rows[pairs], threshold)])
+    if not links:
+        return rows
+    left, right = np.concatenate(links, axis=1)
+    graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(rows), len(rows)))
+    _, groups = connected_components(graph, directed=False)
+    # Rows ascend, so the first member of a group is the one that is met first.
+    _, first_member = np.unique(groups, return_index=True)
+    return rows[first_member[groups]]
+
+
+def _band_keys(signatures: Signatures, rows: NDArray[np.int64], begin: int, width: int) -> NDArray[np.uint64]:
+    """One number for each row's part of a band."""
+    keys = np.zeros(len(rows), np.uint64)
+    for start in range(0, len(rows), CHUNK):
+        part = signatures[rows[start : start + CHUNK], begin : begin + width].astype(np.uint64)
+        for column in part.T:
+            keys[start : start + CHUNK] = keys[start : start + CHUNK] * np.uint64(0x9E3779B97F4A7C15) + column
+            keys[start : start + CHUNK] ^= keys[start : start + CHUNK] >> np.uint64(29)
+    return keys
+
+
+def _similar(signatures: Signatures, pairs: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
+    """Whether the signatures of each pair (2, n) agree in a large enough share of their numbers."""
+    similar = np.zeros(pairs.shape[1], bool)
+    for start in range(0, pairs.shape[1], CHUNK):
+        left, right = pairs[:, start : start + CHUNK]
+        similar[start : start + CHUNK] = (signatures[left] == signatures[right]).mean(axis=1) >= threshold
+    return similar
