@@ -38,6 +38,7 @@ rule all:
     input:
         rules.build_pdf.output.pdf,
         model_manifests(),
+        expand("<results>/models/{stage}.md", stage=cfg.stages),
 
 
 rule data:

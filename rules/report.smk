@@ -61,3 +61,26 @@ rule build_pdf:
     shell:
         "exec python -m scripts.report.build_pdf --report {input.report} --page {input.page:q} --output {output.pdf}"
         " --log {log}"
+
+
+rule write_model_card:
+    input:
+        models=lambda wildcards: expand("<work>/models/{model}/manifest.json", model=cfg.ancestry(wildcards.stage)),
+        cards=lambda wildcards: expand(
+            "<results>/data/{dataset}.md",
+            dataset=[cfg.stages[stage].dataset for stage in cfg.ancestry(wildcards.stage)[1:]],
+        ),
+        scores=expand("<results>/scores/{{stage}}/{name}.json", name=cfg.scores),
+        comparison="<results>/comparison.json",
+    output:
+        card="<results>/models/{stage}.md",
+    log:
+        "<logs>/write_model_card/{stage}.log",
+    wildcard_constraints:
+        stage=one_of(cfg.stages),
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    shell:
+        "exec python -m scripts.report.write_model_card --models {input.models} --cards {input.cards}"
+        " --scores {input.scores} --comparison {input.comparison} --output {output.card} --log {log}"

@@ -24,7 +24,7 @@ RULES = (
     *("download_model", "download_dataset", "download_benchmark", "sample_rejections"),
     *("inspect_rows", "filter_dataset", "describe_dataset"),
     *("train_sft", "train_dpo", "run_benchmark", "score_preferences", "compare_models"),
-    *("plot_funnel", "plot_lengths", "plot_training", "plot_scores", "write_report", "build_pdf"),
+    *("write_model_card", "plot_funnel", "plot_lengths", "plot_training", "plot_scores", "write_report", "build_pdf"),
 )
 """Rules, whose names are taken for the same reason."""
 
@@ -232,6 +232,11 @@ class Config(Section):
         while len(done) < len(self.stages):
             done += [n for n, s in self.stages.items() if n not in done and s.parent in (BASE, *done)]
         return done
+
+    def ancestry(self, stage: str) -> list[str]:
+        """From `base` to the stage, each model's parent before it."""
+        parent = self.stages[stage].parent
+        return [*(self.ancestry(parent) if parent != BASE else [BASE]), stage]
 
     def form(self, dataset: str) -> Form:
         """The kind of rows that a data set must have: by the stage that trains on it, else by its format."""

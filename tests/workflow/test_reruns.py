@@ -11,7 +11,8 @@ from tests.workflow.running import planned_jobs, read_recipe, snakemake, write_r
 pytestmark = pytest.mark.slow
 
 REPORT = {"write_report", "build_pdf", "all"}
-COMPARISON = REPORT | {"compare_models", "plot_scores"}
+MODEL_CARDS = {"write_model_card sft", "write_model_card dpo"}
+COMPARISON = REPORT | MODEL_CARDS | {"compare_models", "plot_scores"}
 DPO = COMPARISON | {"train_dpo dpo", "run_benchmark dpo chain_sum", "score_preferences dpo pairs", "plot_training"}
 DATA = {"plot_funnel", "plot_lengths", *(f"describe_dataset {name}" for name in ("sums", "more_sums", "pairs"))}
 PAIRS = DPO | DATA | {"score_preferences base pairs", "score_preferences sft pairs", "filter_dataset pairs"}
@@ -27,8 +28,8 @@ KNOBS: list[tuple[str, Any, set[str]]] = [
     ("datasets.pairs.test", 7, PAIRS),
     ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),
     ("benchmarks.chain_sum.shots", 1, SHOTS),
-    ("comparison.alpha", 0.01, REPORT | {"compare_models"}),
-    ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | DATA | {"plot_training", "plot_scores"}),
+    ("comparison.alpha", 0.01, REPORT | MODEL_CARDS | {"compare_models"}),
+    ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | MODEL_CARDS | DATA | {"plot_training", "plot_scores"}),
     ("report.language", "zh", REPORT),
     ("run.seed", 8, SEED),
     ("resources.train.memory_gb", 9, set()),

@@ -17,9 +17,25 @@ KEYS = {
 def test_leaves_a_report(finished: Path) -> None:
     pdf = finished / "results/smoke/report.pdf"
     assert pdf.read_bytes().startswith(b"%PDF")
-    for figure in ("funnel", "training", "scores"):
+    for figure in ("funnel", "lengths", "training", "scores"):
         for kind in ("svg", "png"):
             assert (finished / f"results/smoke/figures/{figure}.{kind}").stat().st_size > 1000
+
+
+def test_leaves_cards_of_data_and_models(finished: Path) -> None:
+    results = finished / "results/smoke"
+    card = json.loads((results / "data/pairs.json").read_text())
+    assert card["summary"]["tokens"]["splits"]["test"]["rows"] == 8
+    page = (results / "models/dpo.md").read_text()
+    # DPO's model stands on both data sets, and says so.
+    assert "## Data set sums" in page and "## Data set pairs" in page
+
+
+def test_check_data_shows_the_trained_span(finished: Path) -> None:
+    run = snakemake(finished, "check_data", "--configfile", RECIPES / "smoke.yaml", "--cores", "1")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "== sums: 96 messages rows" in run.stdout
+    assert "Answer: " in run.stdout.split("\u27e6")[1].split("<|im_end|>\u27e7")[0]
 
 
 def test_compares_each_stage_with_parent_and_base(finished: Path) -> None:

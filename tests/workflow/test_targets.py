@@ -6,7 +6,7 @@ import pytest
 
 from scripts.common.config import RULES, TARGETS
 from scripts.common.load_config import load_config
-from tests.workflow.running import RECIPES, REPOSITORY, planned_jobs, read_recipe, snakemake
+from tests.workflow.running import RECIPES, REPOSITORY, planned_jobs, read_recipe, snakemake, write_recipe
 
 
 def plan(folder: Path, *targets: str, recipe: str | None = "smoke") -> set[str]:
@@ -44,6 +44,14 @@ def test_data_trains_only_what_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["plots", "report", "models", "benchmarks", "all"])
 def test_named_targets_exist(tmp_path: Path, target: str) -> None:
     assert target in plan(tmp_path, target)
+
+
+def test_shards_are_jobs_side_by_side(tmp_path: Path) -> None:
+    recipe = read_recipe("smoke")
+    recipe["datasets"]["sums"]["shards"] = 4
+    run = snakemake(tmp_path, "-n", "sft", "--configfile", write_recipe(tmp_path, recipe))
+    inspected = {job for job in planned_jobs(run.stdout) if job.startswith("inspect_rows")}
+    assert inspected == {f"inspect_rows sums {shard}" for shard in range(4)}
 
 
 def test_default_run_is_the_course_project(tmp_path: Path) -> None:
