@@ -32,7 +32,7 @@ $(VENV)/.development: envs/requirements-dev.txt $(VENV)/.runtime
 	@touch $@
 
 demo: $(VENV)/.runtime ## the whole way on this machine: data, SFT, DPO, benchmarks, PDF
-	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data; took 16 minutes on two busy ones"
+	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data; took 10 minutes on two idle ones"
 	@$(SNAKEMAKE) --configfile recipes/demo.yaml --quiet rules host
 	@echo "==> the report: $(CURDIR)/results/demo/report.pdf"
 

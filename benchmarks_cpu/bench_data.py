@@ -35,11 +35,11 @@ FILTERS = {
     "max_tokens": 2048,
     "near_duplicates": 0.8,
 }
-QUESTION, ANSWER = 60, 190
+QUESTION, ANSWER = 70, 230
 """Words of a question and of an answer: about 1.5 kB together."""
 
 COPIES, NEAR_COPIES = 0.02, 0.03
-"""Shares of rows that repeat an earlier one, word for word or with every fortieth word changed."""
+"""Shares of rows that repeat an earlier one, word for word or with every eightieth word changed."""
 
 ITEMS = 2_000
 
@@ -193,7 +193,7 @@ def make_rows(model: Path, path: Path, count: int, questions: Path) -> None:
                 if kept and dice < COPIES + NEAR_COPIES:
                     row = list(chance.choice(kept))
                     if dice > COPIES:
-                        row[::40] = [chance.choice(words) for _ in row[::40]]
+                        row[::80] = [chance.choice(words) for _ in row[::80]]
                 elif dice < COPIES + NEAR_COPIES + 0.001:
                     row[:50] = chance.choice(asked).split()
                 elif len(kept) < 50_000:

@@ -26,6 +26,9 @@ except UserError as error:
 
 prepare_environment(REPOSITORY)
 
+# ORPO is experimental in TRL, which would say so at each start.
+QUIET = "TRL_EXPERIMENTAL_SILENCE=1"
+
 # Jobs that compute never ask the network for anything.
 OFFLINE = "HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1"
 
@@ -121,7 +124,7 @@ def cpus(kind):
 def compute(kind):
     """The environment of a job that computes: no network, and no GPU that it did not ask for."""
     hidden = "" if getattr(cfg.resources, kind).gpus else " CUDA_VISIBLE_DEVICES="
-    return f"env {OFFLINE} OMP_NUM_THREADS={cpus(kind)}{hidden}"
+    return f"env {OFFLINE} {QUIET} OMP_NUM_THREADS={cpus(kind)}{hidden}"
 
 
 def launcher():

@@ -1,11 +1,29 @@
 # One rule a method. Checkpoints stand in an undeclared folder beside the manifest, so that a failed job keeps them.
 
 
+rule check_stages:
+    output:
+        checked="<work>/stages.json",
+    log:
+        "<logs>/check_stages.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        quiet=QUIET,
+        config=as_json({name: stage.part() for name, stage in cfg.stages.items()}),
+    shell:
+        "exec env {params.quiet} python -m scripts.train.check_stages --config {params.config:q} --output {output.checked} --log {log}"
+
+
 rule train_sft:
     input:
+        # Every stage's arguments are checked before the first one is submitted, and a stage reruns for its own alone.
+        checked=ancient("<work>/stages.json"),
         parent=lambda wildcards: f"<work>/models/{cfg.stages[wildcards.stage].parent}/manifest.json",
         train=lambda wildcards: f"<work>/datasets/{cfg.stages[wildcards.stage].dataset}/train.parquet",
         validation=lambda wildcards: f"<work>/datasets/{cfg.stages[wildcards.stage].dataset}/validation.parquet",
+        functions=lambda wildcards: cfg.stages[wildcards.stage].function_files,
     output:
         steps="<results>/training/{stage}.jsonl",
         manifest="<work>/models/{stage}/manifest.json",
@@ -25,7 +43,7 @@ rule train_sft:
         dtype=cfg.model.dtype,
         cpus=cpus("train"),
         launcher=launcher(),
-        script="scripts.train.train_sft",
+        script=lambda wildcards: f"scripts.train.train_{cfg.stages[wildcards.stage].method}",
     shell:
         "exec {params.compute} {params.launcher} {params.script}"
         " --name {wildcards.stage} --config {params.config:q} --seed {params.seed} --dtype {params.dtype}"
@@ -38,11 +56,24 @@ use rule train_sft as train_dpo with:
         "<logs>/train_dpo/{stage}.log",
     wildcard_constraints:
         stage=stages_by("dpo"),
-    params:
-        compute=compute("train"),
-        config=lambda wildcards: as_json(cfg.stages[wildcards.stage]),
-        seed=cfg.run.seed,
-        dtype=cfg.model.dtype,
-        cpus=cpus("train"),
-        launcher=launcher(),
-        script="scripts.train.train_dpo",
+
+
+use rule train_sft as train_orpo with:
+    log:
+        "<logs>/train_orpo/{stage}.log",
+    wildcard_constraints:
+        stage=stages_by("orpo"),
+
+
+use rule train_sft as train_kto with:
+    log:
+        "<logs>/train_kto/{stage}.log",
+    wildcard_constraints:
+        stage=stages_by("kto"),
+
+
+use rule train_sft as train_grpo with:
+    log:
+        "<logs>/train_grpo/{stage}.log",
+    wildcard_constraints:
+        stage=stages_by("grpo"),

@@ -4,14 +4,20 @@ It imports neither torch nor transformers, so a dry run stays fast.
 The descriptions below are what `docs/configuration.md` and `schemas/config.schema.json` are made of.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scripts.common.data_config import FORMATS, Dataset, Form, PackageDataset, RejectionsDataset
-from scripts.common.section import Arguments, Name, Section
+from scripts.common.section import Arguments, Name, Section, check_function, check_pattern
 
-FORM_BY_METHOD: dict[str, Form] = {"sft": "messages", "dpo": "preference"}
+FORM_BY_METHOD: dict[str, Form] = {
+    "sft": "messages",
+    "dpo": "preference",
+    "orpo": "preference",
+    "kto": "kto",
+    "grpo": "prompt",
+}
 """The kind of rows that each training method takes."""
 
 BASE = "base"
@@ -23,7 +29,17 @@ TARGETS = ("all", "data", "check_data", "models", "benchmarks", "plots", "report
 RULES = (
     *("download_model", "download_dataset", "download_benchmark", "sample_rejections"),
     *("inspect_rows", "filter_dataset", "describe_dataset"),
-    *("train_sft", "train_dpo", "run_benchmark", "score_preferences", "compare_models"),
+    *(
+        "check_stages",
+        "train_sft",
+        "train_dpo",
+        "train_orpo",
+        "train_kto",
+        "train_grpo",
+        "run_benchmark",
+        "score_preferences",
+        "compare_models",
+    ),
     *("write_model_card", "plot_funnel", "plot_lengths", "plot_training", "plot_scores", "write_report", "build_pdf"),
 )
 """Rules, whose names are taken for the same reason."""
@@ -133,10 +149,36 @@ class Lora(Section):
     target_modules: str | list[str] = Field("all-linear", description="Modules that get an adapter.")
 
 
+class Rewards(Section):
+    """What GRPO rewards, each by 0 to 1; `reward_weights` in `args` weighs them, in the order of these keys."""
+
+    answer: bool = Field(True, description="1 where the last match of `answer_pattern` is the row's `answer`.")
+    answer_pattern: str = Field(r"-?\d+", description="Regular expression that finds the answer.")
+    format: str | None = Field(None, description="Regular expression; 1 where the whole answer matches it.")
+    max_characters: int | None = Field(
+        None, ge=1, description="1 up to so many characters, then falling to 0 at twice as many."
+    )
+    functions: dict[Name, str] = Field(
+        {},
+        description="Rewards of your own by names of yours: `file.py:function`. It gets the answer's text and the row, "
+        "and gives a number.",
+    )
+
+    @model_validator(mode="after")
+    def can_be_computed(self) -> Self:
+        check_pattern("answer_pattern", self.answer_pattern)
+        check_pattern("format", self.format or "")
+        for name, function in self.functions.items():
+            check_function(f"functions.{name}", function)
+        if not (self.answer or self.format or self.max_characters or self.functions):
+            raise ValueError("nothing is rewarded; set at least one of answer, format, max_characters, functions")
+        return self
+
+
 class Stage(Section):
     """A node of the model's lineage: one training of one model on one data set."""
 
-    method: Literal["sft", "dpo"] = Field(description="Training method.")
+    method: Literal["sft", "dpo", "orpo", "kto", "grpo"] = Field(description="Training method.")
     parent: Name = Field(alias="from", description="Model to start from: `base` or another stage.")
     dataset: Name = Field(description="Data set to train on.")
     tuning: Literal["full", "lora"] = Field(
@@ -144,8 +186,22 @@ class Stage(Section):
     )
     lora: Lora = Field(Lora(), description="Adapters, for `tuning: lora`.")
     args: Arguments = Field(
-        {}, description="Fields of TRL's SFTConfig or DPOConfig, passed through, such as `learning_rate`."
+        {}, description="Fields of TRL's config of the method (`SFTConfig`, `DPOConfig`, ...), such as `learning_rate`."
     )
+    time_limit: float | None = Field(
+        None, gt=0, description="Hours for all attempts at the stage together; null for no limit of its own."
+    )
+    over_time: Literal["fit", "refuse"] = Field(
+        "fit",
+        description="What to do when the steps do not fit `time_limit`: cut the schedule so that the learning rate "
+        "still comes to its end, or refuse after a few steps.",
+    )
+    rewards: Rewards = Field(Rewards(), description="What GRPO rewards.")
+
+    @property
+    def function_files(self) -> list[str]:
+        """The files of the rewards that are the user's own."""
+        return [function.rpartition(":")[0] for function in self.rewards.functions.values()]
 
 
 class Benchmark(Section):

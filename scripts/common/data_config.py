@@ -1,11 +1,10 @@
 """The part of the configuration that says which data a stage trains on: sources, filters, sampling."""
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from scripts.common.section import Name, Section
+from scripts.common.section import Name, Section, check_function, check_pattern
 
 Form = Literal["messages", "preference", "kto", "prompt"]
 """The kinds of rows that training methods take."""
@@ -82,7 +81,7 @@ class RejectionsDataset(Section):
 
     @model_validator(mode="after")
     def pattern_compiles(self) -> Self:
-        _compile("answer_pattern", self.answer_pattern)
+        check_pattern("answer_pattern", self.answer_pattern)
         return self
 
 
@@ -189,10 +188,9 @@ class Filters(Section):
     def bounds_make_sense(self) -> Self:
         for name, patterns in self.patterns.items():
             for pattern in patterns:
-                _compile(f"patterns.{name}", pattern)
+                check_pattern(f"patterns.{name}", pattern)
         for name, function in self.functions.items():
-            if not re.fullmatch(r".+\.py:[A-Za-z_]\w*", function):
-                raise ValueError(f"functions.{name}: 'file.py:function' is needed, found '{function}'")
+            check_function(f"functions.{name}", function)
         for name in (*self.patterns, *self.functions):
             if name in Filters.model_fields or name in STEPS or (name in self.patterns and name in self.functions):
                 raise ValueError(f"the name '{name}' of a filter of yours is taken; choose another")
@@ -273,10 +271,3 @@ class Dataset(Section):
     def function_files(self) -> list[str]:
         """The files of the filters that are the user's own."""
         return [function.rpartition(":")[0] for function in self.filters.functions.values()]
-
-
-def _compile(where: str, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{where} is no regular expression: {error}") from error

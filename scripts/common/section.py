@@ -33,3 +33,17 @@ class Section(BaseModel):
     def part(self) -> dict[str, Any]:
         """The section as plain JSON types, in the order of its fields: what a rule hands to its script."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+def check_pattern(where: str, pattern: str) -> None:
+    """Raises ValueError when it is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{where} is no regular expression: {error}") from error
+
+
+def check_function(where: str, function: str) -> None:
+    """Raises ValueError when it does not name a function in a file."""
+    if not re.fullmatch(r".+\.py:[A-Za-z_]\w*", function):
+        raise ValueError(f"{where}: 'file.py:function' is needed, found '{function}'")

@@ -1,13 +1,10 @@
 """The filters that judge each row by itself. A judge says of every row why it must go, or None when it may stay."""
 
 import copy
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ import pyarrow as pa
 
 from scripts.common.data_config import Filters, Form
 from scripts.common.errors import UserError, nearest
+from scripts.common.user_function import load_function
 from scripts.data.benchmark_overlap import Hit, OverlapIndex
 from scripts.data.schemas import Row, Turns, answers, sides
 from scripts.data.texts import Hashes, digest, hash_words, normalise, roll, split_words
@@ -360,7 +358,7 @@ def _judge_overlap(candidates: list[Candidate], index: OverlapIndex, remove: boo
 
 def _own_filter(name: str, path: str) -> Judge:
     """A function of the user's: True keeps a row; False, or a reason, removes it."""
-    function = load_function(name, path)
+    function = load_function(path, f"filters.functions.{name}")
 
     def find(row: Row) -> str | None:
         try:
@@ -378,25 +376,3 @@ def _own_filter(name: str, path: str) -> Judge:
         )
 
     return _each(find)
-
-
-def load_function(name: str, path: str) -> Callable[[Row], Any]:
-    """The function that `file.py:function` names; raises UserError when it cannot be had."""
-    file, _, attribute = path.rpartition(":")
-    where = f"filters.functions.{name}"
-    if not Path(file).is_file():
-        raise UserError(f"{where}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"filter_{name}", file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{where}: {file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # data classes look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{where}: {file} cannot be loaded: {type(error).__name__}: {error}") from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise UserError(f"{where}: {file} has no function {attribute}{nearest(attribute, dir(module))}")
-    loaded: Callable[[Row], Any] = function
-    return loaded

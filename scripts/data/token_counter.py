@@ -10,8 +10,8 @@ from scripts.data.schemas import Turns
 TURN = len("<|im_start|>assistant\n<|im_end|>\n")
 """Bytes that the template puts around a turn."""
 
-_SPACES = "ĠĊĉčĭĮ"
-"""White space as the vocabulary of a byte-level tokenizer spells it."""
+_SPACES = "ĠĉĊċČčĜĝĞğ"
+"""White space as the vocabulary of a byte-level tokenizer spells it: the bytes that `str.split` takes for it."""
 
 
 class TokenCounter:

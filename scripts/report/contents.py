@@ -346,13 +346,28 @@ def stage_row(stage: Json, log: list[Json], words: Words) -> Cells:
     ]
 
 
-def resumptions(stages: list[Json], words: Words) -> list[Markdown]:
-    """A sentence for each stage that went on from an earlier attempt."""
-    return [
-        words("training_resumed", stage=stage["name"], step=count(stage["facts"]["resumed_from"]))
-        for stage in stages
-        if stage["facts"].get("resumed_from")
-    ]
+def training_notes(stages: list[Json], words: Words) -> list[Markdown]:
+    """A sentence for each stage that went on from an earlier attempt, or whose schedule was cut to fit its time."""
+    notes = []
+    for stage in stages:
+        facts = stage["facts"]
+        if facts.get("resumed_from"):
+            notes.append(words("training_resumed", stage=stage["name"], step=count(facts["resumed_from"])))
+        budget = facts.get("budget") or {}
+        if budget.get("cut_at") is not None:
+            notes.append(
+                words(
+                    "training_cut",
+                    stage=stage["name"],
+                    planned=count(budget["planned"]),
+                    limit=duration(budget["limit_seconds"]),
+                    cut_at=count(budget["cut_at"]),
+                    steps=count(facts["steps"]),
+                    seconds=duration(budget["seconds"]),
+                    attempts=count(budget["attempts"]),
+                )
+            )
+    return notes
 
 
 # --- benchmarks ---------------------------------------------------------------------------------

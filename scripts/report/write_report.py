@@ -113,7 +113,7 @@ def render(
         card_table=contents.card_table(tables.cards, words) if tables.cards else None,
         overlap_table=contents.overlap_table(tables.cards, words) if tables.cards else None,
         stage_table=contents.stage_table(tables, words) if tables.stages else None,
-        resumptions=contents.resumptions(tables.stages, words),
+        training_notes=contents.training_notes(tables.stages, words),
         score_tables=contents.score_tables(tables, words),
         comparison_table=contents.comparison_table(tables.comparisons, alpha, words) if tables.comparisons else "",
         sampled=sampled,

@@ -1,6 +1,8 @@
 """What all training methods share: arguments, model, resume, measuring, and saving what came out."""
 
 import dataclasses
+import fcntl
+import math
 import os
 import shutil
 import signal
@@ -9,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pyarrow.parquet as pq
 import torch
@@ -33,6 +35,8 @@ from scripts.common.errors import UserError, nearest
 from scripts.common.files import hash_file, hash_json, read_json, write_json_lines
 from scripts.common.manifest import find_model, write_manifest
 from scripts.common.torch_setup import prepare_torch
+from scripts.train.budget import Budget
+from scripts.train.processes import largest
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
@@ -109,9 +113,9 @@ def parse_job(description: str | None) -> Job:
     parent = read_json(options.parent)
     origin = [parent["config"], *(parent["facts"].get(fact) for fact in ("weights_sha256", "sha256", "revision"))]
     processes = os.environ.get("WORLD_SIZE", "1")
-    fingerprint = hash_json([stage.part(), options.seed, options.dtype, hash_file(options.train), origin, processes])[
-        :16
-    ]
+    # A stage that goes on with more time is the same stage.
+    config = stage.part() | {"time_limit": None, "over_time": None}
+    fingerprint = hash_json([config, options.seed, options.dtype, hash_file(options.train), origin, processes])[:16]
     return Job(
         name=options.name,
         stage=stage,
@@ -148,19 +152,8 @@ def load_rows(job: Job, columns: list[str]) -> tuple[Dataset, Dataset | None]:
 
 
 def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_validation: bool) -> Arguments:
-    """TRL's config of the method: the stage's `args`, over our defaults, under what the pipeline must set itself.
-
-    Raises:
-        UserError: an argument that TRL does not know, one that is ours to set, or a value that TRL refuses.
-    """
+    """TRL's config of the method: the stage's `args`, over our defaults, under what the pipeline must set itself."""
     args = job.stage.args
-    known = [field.name for field in dataclasses.fields(config)]
-    for argument in args:
-        where = f"stages.{job.name}.args.{argument}"
-        if argument in OURS:
-            raise UserError(f"{where}: the pipeline sets this itself; remove it")
-        if argument not in known:
-            raise UserError(f"{where}: TRL's config has no such field{nearest(argument, known)}")
     on_gpu = job.device == "cuda"
     settings = DEFAULTS | ({"eval_strategy": "epoch"} if has_validation else {}) | args
     settings |= {
@@ -172,13 +165,28 @@ def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_valida
         "report_to": [],
         "disable_tqdm": True,
     }
-    if "eos_token" in known:
-        # Only SFT has these: it learns the assistant's turns, up to the end of the turn.
+    if job.stage.method == "sft":
+        # It learns the assistant's turns, up to the end of the turn.
         settings |= {"eos_token": tokenizer.eos_token, "assistant_only_loss": True}
+    return build_arguments(config, args, settings, f"stages.{job.name}.args")
+
+
+def build_arguments(config: type[Arguments], args: dict[str, Any], settings: dict[str, Any], where: str) -> Arguments:
+    """TRL's config from `settings`, of which `args` are the user's.
+
+    Raises:
+        UserError: an argument that TRL does not know, one that is ours to set, or a value that TRL refuses.
+    """
+    known = [field.name for field in dataclasses.fields(config)]
+    for argument in args:
+        if argument in OURS:
+            raise UserError(f"{where}.{argument}: the pipeline sets this itself; remove it")
+        if argument not in known:
+            raise UserError(f"{where}.{argument}: TRL's config has no such field{nearest(argument, known)}")
     try:
         return config(**settings)
     except (TypeError, ValueError, ImportError) as error:
-        raise UserError(f"stages.{job.name}.args: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
 def make_adapters(job: Job) -> LoraConfig | None:
@@ -253,23 +261,20 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         if logs and "loss" in logs:
+            if not math.isfinite(float(logs["loss"])):
+                raise UserError(
+                    f"stages.{self.job.name}: the loss of step {state.global_step} is not a finite number; lower "
+                    "learning_rate, or look at the rows. The last checkpoint is kept"
+                )
             self.loss = f"loss {float(logs['loss']):.3f}"
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.progress.update(state.global_step, self.loss)
-        self.stopped_by = agree(self.stopped_by, args.device)
+        # The signal that any of the processes got: they must stop after the same step, or one waits for ever.
+        self.stopped_by = int(largest(self.stopped_by or 0, args.device)) or None
         if self.stopped_by is not None:
             control.should_save = control.should_training_stop = True
-
-
-def agree(stopped_by: int | None, device: torch.device) -> int | None:
-    """The signal that any of the processes got: they must stop after the same step, or one waits for ever."""
-    if not torch.distributed.is_initialized():
-        return stopped_by
-    flag = torch.tensor(stopped_by or 0, device=device)
-    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-    return int(flag) or None
 
 
 def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
@@ -280,8 +285,17 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
 
     Ends the process with 128 + the signal's number when a signal asked for it, after a checkpoint was written.
     """
+    lock = take_lock(job)
     watch = Watch(job)
+    limit = job.stage.time_limit
+    budget = Budget(
+        f"stages.{job.name}",
+        job.checkpoints / "ledger.json",
+        limit=None if limit is None else 3600 * limit,
+        refuse=job.stage.over_time == "refuse",
+    )
     trainer.add_callback(watch)
+    trainer.add_callback(budget)
     checkpoint = newest_checkpoint(job.checkpoints)
     if checkpoint is not None:
         say(f"train_{job.stage.method} {job.name}: going on from {checkpoint.name}")
@@ -293,14 +307,15 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
         trainer.state = read_state(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if job.is_main:
+        budget.write()
     if watch.stopped_by is not None and trainer.state.global_step < trainer.state.max_steps:
         step = trainer.state.global_step
         say(f"train_{job.stage.method} {job.name}: stopped at step {step}; the next run goes on from there")
         sys.exit(128 + watch.stopped_by)
     history = trainer.state.log_history
-    losses = [row["loss"] for row in history if "loss" in row]
-    if not losses or not all(torch.isfinite(torch.tensor(losses))):
-        raise UserError(f"stages.{job.name}: the loss is not a finite number; lower learning_rate, or look at the rows")
+    if lock is not None:
+        lock.close()
     seconds = time.monotonic() - started
     tokens = next((row["num_tokens"] for row in reversed(history) if "num_tokens" in row), None)
     return {
@@ -309,10 +324,32 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
         "train_seconds": round(seconds, 1),
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1) if tokens and checkpoint is None else None,
+        "budget": budget.describe(),
         "resumed_from": int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0,
         "parameters": trainer.model.num_parameters(),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
     }
+
+
+def take_lock(job: Job) -> IO[str] | None:
+    """Hold the stage's folder for this job; None in processes that write nothing, and where files cannot be locked.
+
+    Raises:
+        UserError: another job trains this stage.
+    """
+    if not job.is_main:
+        return None
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    lock = (job.checkpoints.parent / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"stages.{job.name}: another job is training this stage in {job.checkpoints.parent}; wait for it, or end it"
+        ) from None
+    except OSError:
+        say(f"train_{job.stage.method} {job.name}: {lock.name} cannot be locked here; see that no second job trains")
+    return lock
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

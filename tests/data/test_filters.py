@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from scripts.common.data_config import Filters, Form
 from scripts.common.errors import UserError
 from scripts.common.manifest import find_model
+from scripts.common.user_function import load_function
 from scripts.data.benchmark_overlap import OverlapIndex
 from scripts.data.filters import (
     REFUSALS,
@@ -19,7 +20,6 @@ from scripts.data.filters import (
     Tools,
     count_tokens,
     find_languages,
-    load_function,
     normalise_turns,
     prompt_key,
     row_filters,
@@ -573,6 +573,6 @@ def test_own_function_that_cannot_be_had_is_one_clear_line(
     if text is not None:
         Path("mine.py").write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as refused:
-        load_function("own", path)
+        load_function(path, "filters.functions.own")
     assert str(refused.value).startswith(f"filters.functions.own: {line}")
     assert "\n" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""The card of a model: every number of its tables, the lineage in order, and its data sets' cards under its own headings."""
+"""The card of a model: every number of its tables, the lineage in order, its data sets' cards under its headings."""
 
 import sys
 from pathlib import Path

@@ -22,8 +22,8 @@ SEED = SFT | {"filter_dataset sums", "filter_dataset more_sums", "run_benchmark 
 SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")}
 
 KNOBS: list[tuple[str, Any, set[str]]] = [
-    ("stages.dpo.args.beta", 0.2, DPO),
-    ("stages.sft.args.learning_rate", 2e-3, SFT),
+    ("stages.dpo.args.beta", 0.2, DPO | {"check_stages"}),
+    ("stages.sft.args.learning_rate", 2e-3, SFT | {"check_stages"}),
     ("datasets.sums.filters.max_tokens", 199, FILTERED),
     ("datasets.pairs.test", 7, PAIRS),
     ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),

@@ -1,0 +1,87 @@
+"""What GRPO rewards: answers that verify, a form, a length, and functions of the user's own. Each reward is 0 to 1."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from datasets import Dataset
+
+from scripts.common.config import Rewards
+from scripts.common.errors import UserError
+from scripts.common.user_function import load_function
+from scripts.data.sample_rejections import is_right
+
+Completion = list[dict[str, str]]
+Reward = Callable[..., list[float | None]]
+"""Takes the completions of a batch and the columns of their rows; gives a number for each."""
+
+
+def make_rewards(rewards: Rewards, stage: str, rows: Dataset) -> list[Reward]:
+    """The reward functions of a stage, in the order in which the configuration documents them.
+
+    Raises:
+        UserError: an answer is to be verified and a row has none, or a function of the user's cannot be had.
+    """
+    where = f"stages.{stage}.rewards"
+    functions: list[Reward] = []
+    if rewards.answer:
+        missing = sum(answer is None for answer in rows["answer"])
+        if missing:
+            raise UserError(f"{where}.answer: {missing} of {len(rows)} rows have no answer to verify against")
+        functions.append(reward_answer(re.compile(rewards.answer_pattern)))
+    if rewards.format:
+        functions.append(reward_format(re.compile(rewards.format, re.DOTALL)))
+    if rewards.max_characters:
+        functions.append(reward_length(rewards.max_characters))
+    for name, path in rewards.functions.items():
+        functions.append(reward_by(load_function(path, f"{where}.functions.{name}"), f"{where}.functions.{name}", name))
+    return functions
+
+
+def reward_answer(pattern: re.Pattern[str]) -> Reward:
+    """1 where the last match of the pattern is the row's answer."""
+
+    def answer_reward(completions: list[Completion], answer: list[str], **columns: Any) -> list[float | None]:
+        return [float(is_right(said(c), right, pattern)) for c, right in zip(completions, answer, strict=True)]
+
+    return answer_reward
+
+
+def reward_format(pattern: re.Pattern[str]) -> Reward:
+    """1 where the whole answer matches the pattern."""
+
+    def format_reward(completions: list[Completion], **columns: Any) -> list[float | None]:
+        return [float(pattern.fullmatch(said(completion).strip()) is not None) for completion in completions]
+
+    return format_reward
+
+
+def reward_length(most: int) -> Reward:
+    """1 up to so many characters, then falling to 0 at twice as many."""
+
+    def length_reward(completions: list[Completion], **columns: Any) -> list[float | None]:
+        return [min(1.0, max(0.0, 2 - len(said(completion)) / most)) for completion in completions]
+
+    return length_reward
+
+
+def reward_by(function: Callable[..., Any], where: str, name: str) -> Reward:
+    """A function of the user's: it gets the text of one answer and the row's columns, and gives a number."""
+
+    def own_reward(completions: list[Completion], **columns: Any) -> list[float | None]:
+        rewards: list[float | None] = []
+        for number, completion in enumerate(completions):
+            row = {key: values[number] for key, values in columns.items() if isinstance(values, list)}
+            try:
+                rewards.append(float(function(said(completion), row)))
+            except Exception as error:
+                raise UserError(f"{where}: failed on an answer: {type(error).__name__}: {error}") from error
+        return rewards
+
+    own_reward.__name__ = f"{name}_reward"  # TRL logs a reward under its function's name
+    return own_reward
+
+
+def said(completion: Completion) -> str:
+    """The text of an answer."""
+    return completion[-1]["content"]
