@@ -68,7 +68,7 @@ rule write_model_card:
         models=lambda wildcards: expand("<work>/models/{model}/manifest.json", model=cfg.ancestry(wildcards.stage)),
         cards=lambda wildcards: expand(
             "<results>/data/{dataset}.md",
-            dataset=[cfg.stages[stage].dataset for stage in cfg.ancestry(wildcards.stage)[1:]],
+            dataset=dict.fromkeys(cfg.stages[stage].dataset for stage in cfg.ancestry(wildcards.stage)[1:]),
         ),
         scores=expand("<results>/scores/{{stage}}/{name}.json", name=cfg.scores),
         comparison="<results>/comparison.json",

@@ -1,25 +1,33 @@
 # One rule a method. Checkpoints stand in an undeclared folder beside the manifest, so that a failed job keeps them.
 
 
-rule check_stages:
+rule check_stage:
     output:
-        checked="<work>/stages.json",
+        checked="<work>/stages/{stage}.json",
     log:
-        "<logs>/check_stages.log",
+        "<logs>/check_stage/{stage}.log",
+    wildcard_constraints:
+        stage=one_of(cfg.stages),
+    priority: 100  # nothing is submitted while a stage may still be refused
     localrule: True
     conda:
         "../envs/posttrain.yaml"
     params:
         quiet=QUIET,
-        config=as_json({name: stage.part() for name, stage in cfg.stages.items()}),
+        config=lambda wildcards: as_json(cfg.stages[wildcards.stage].identity()),
+        validated=lambda wildcards: (
+            "--validated" if cfg.datasets[cfg.stages[wildcards.stage].dataset].validation else ""
+        ),
+        processes=max(1, cfg.resources.train.gpus),
     shell:
-        "exec env {params.quiet} python -m scripts.train.check_stages --config {params.config:q} --output {output.checked} --log {log}"
+        "exec env {params.quiet} python -m scripts.train.check_stage --name {wildcards.stage}"
+        " --config {params.config:q} {params.validated} --processes {params.processes} --output {output.checked}"
+        " --log {log}"
 
 
 rule train_sft:
     input:
-        # Every stage's arguments are checked before the first one is submitted, and a stage reruns for its own alone.
-        checked=ancient("<work>/stages.json"),
+        checked="<work>/stages/{stage}.json",
         parent=lambda wildcards: f"<work>/models/{cfg.stages[wildcards.stage].parent}/manifest.json",
         train=lambda wildcards: f"<work>/datasets/{cfg.stages[wildcards.stage].dataset}/train.parquet",
         validation=lambda wildcards: f"<work>/datasets/{cfg.stages[wildcards.stage].dataset}/validation.parquet",
@@ -36,9 +44,12 @@ rule train_sft:
     threads: cfg.resources.train.cpus
     resources:
         **job_resources("train"),
+        # Resources are no reason to train again, as a changed parameter would be.
+        time_limit=lambda wildcards: str(cfg.stages[wildcards.stage].time_limit or 0),
+        over_time=lambda wildcards: cfg.stages[wildcards.stage].over_time,
     params:
         compute=compute("train"),
-        config=lambda wildcards: as_json(cfg.stages[wildcards.stage]),
+        config=lambda wildcards: as_json(cfg.stages[wildcards.stage].identity()),
         seed=cfg.run.seed,
         dtype=cfg.model.dtype,
         cpus=cpus("train"),
@@ -47,7 +58,7 @@ rule train_sft:
     shell:
         "exec {params.compute} {params.launcher} {params.script}"
         " --name {wildcards.stage} --config {params.config:q} --seed {params.seed} --dtype {params.dtype}"
-        " --cpus {params.cpus} --parent {input.parent} --train {input.train} --validation {input.validation}"
+        " --cpus {params.cpus} --time-limit {resources.time_limit} --over-time {resources.over_time} --parent {input.parent} --train {input.train} --validation {input.validation}"
         " --steps {output.steps} --manifest {output.manifest} --log {log}"
 
 

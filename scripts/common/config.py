@@ -4,7 +4,7 @@ It imports neither torch nor transformers, so a dry run stays fast.
 The descriptions below are what `docs/configuration.md` and `schemas/config.schema.json` are made of.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,7 +30,7 @@ RULES = (
     *("download_model", "download_dataset", "download_benchmark", "sample_rejections"),
     *("inspect_rows", "filter_dataset", "describe_dataset"),
     *(
-        "check_stages",
+        "check_stage",
         "train_sft",
         "train_dpo",
         "train_orpo",
@@ -197,6 +197,13 @@ class Stage(Section):
         "still comes to its end, or refuse after a few steps.",
     )
     rewards: Rewards = Field(Rewards(), description="What GRPO rewards.")
+
+    def identity(self) -> dict[str, Any]:
+        """What makes the trained model what it is: without its time, and without settings that it does not use."""
+        unused = {"time_limit", "over_time"}
+        unused |= set() if self.tuning == "lora" else {"lora"}
+        unused |= set() if self.method == "grpo" else {"rewards"}
+        return {key: value for key, value in self.part().items() if key not in unused}
 
     @property
     def function_files(self) -> list[str]:

@@ -21,10 +21,13 @@ NO_SPACE = ("No space left on device", "Disk quota exceeded")
 _terminal: TextIO = sys.stderr
 
 
-def say(message: str) -> None:
-    """Write one line to the terminal and, when there is one, to the log."""
-    if os.environ.get("RANK", "0") != "0":
-        return  # of the processes of one stage, one speaks
+def say(message: str, always: bool = False) -> None:
+    """Write one line to the terminal and, when there is one, to the log.
+
+    Of the processes of one stage one speaks, unless it is `always` worth saying.
+    """
+    if os.environ.get("RANK", "0") != "0" and not always:
+        return
     print(message, file=_terminal, flush=True)
     if _terminal is not sys.stderr:
         print(message, file=sys.stderr, flush=True)
@@ -87,7 +90,7 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         for line in str(error).splitlines():
-            say(f"error: {line}")
+            say(f"error: {line}", always=True)
         sys.exit(1)
     except Exception as error:
         # The writer of safetensors has an exception of its own, so the words decide, not the type.

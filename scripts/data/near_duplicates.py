@@ -9,6 +9,8 @@ MinHash: Broder, "On the resemblance and containment of documents", 1997. Bands:
 of Massive Datasets", chapter 3.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -18,6 +20,9 @@ Signatures = NDArray[np.uint32]
 
 MARGIN = 0.05
 """How far below the threshold the bands still find half of the pairs or more."""
+
+NEIGHBOURS = 32
+"""Rows of a bucket before it that a row is compared with, besides the bucket's first."""
 
 CHUNK = 100_000
 """Rows or pairs whose signatures are in memory at once."""
@@ -58,11 +63,11 @@ def find_near_duplicates(signatures: Signatures, rows: NDArray[np.int64], thresh
         same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
         if not len(same):
             continue
-        # Each member of a bucket is compared with the bucket's first and with the one before it.
+        # Each member of a bucket is compared with the bucket's first, and with those before it.
         starts = np.ones(len(order), bool)
         starts[same] = False
         first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
-        pairs = np.concatenate([np.stack([first[same], same]), np.stack([same - 1, same])], axis=1)
+        pairs = np.concatenate([np.stack([first[same], same]), *_before(keys[order])], axis=1)
         pairs = np.unique(order[pairs], axis=1)
         links.append(pairs[:, _similar(signatures, rows[pairs], threshold)])
     if not links:
@@ -73,6 +78,15 @@ def find_near_duplicates(signatures: Signatures, rows: NDArray[np.int64], thresh
     # Rows ascend, so the first member of a group is the one that is met first.
     _, first_member = np.unique(groups, return_index=True)
     return rows[first_member[groups]]
+
+
+def _before(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Pairs of places (2, n) of sorted keys with the same key, the nearest ones first, up to NEIGHBOURS apart."""
+    for distance in range(1, NEIGHBOURS + 1):
+        same = np.flatnonzero(keys[distance:] == keys[:-distance])
+        if not len(same):
+            return
+        yield np.stack([same, same + distance])
 
 
 def _band_keys(signatures: Signatures, rows: NDArray[np.int64], begin: int, width: int) -> NDArray[np.uint64]:

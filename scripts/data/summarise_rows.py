@@ -39,6 +39,9 @@ def summarise_rows(
         contamination: the table of overlaps.
         questions: `questions.jsonl` of each benchmark that was looked for.
     """
+    # The overlap is the last filter of single rows: those that an earlier one removed were not compared.
+    steps = pc.fill_null(table["step"], "benchmark_overlap")
+    compared = int(pc.sum(pc.equal(steps, "benchmark_overlap")).as_py() or 0)
     kept = table.take(pa.array(np.sort(np.concatenate(list(splits.values())))))
     return {
         "dataset": name,
@@ -49,7 +52,7 @@ def summarise_rows(
         "parts": {part: rows for part, rows in count_values(kept["part"]).items() if part},
         "labels": {str(label).lower(): rows for label, rows in count_values(kept["label"]).items()},
         "problems": describe_problems(table),
-        "benchmarks": [describe_overlap(b, path, contamination, table.num_rows) for b, path in questions.items()],
+        "benchmarks": [describe_overlap(b, path, contamination, compared) for b, path in questions.items()],
     }
 
 
@@ -95,7 +98,7 @@ def describe_problems(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def describe_overlap(benchmark: str, questions: Path, contamination: Path, rows: int) -> dict[str, Any]:
-    """How much of a benchmark stands in the rows that were read, with the longest overlaps."""
+    """How much of a benchmark stands in the rows that were compared with it, with the longest overlaps."""
     hits = pq.read_table(contamination, filters=[("benchmark", "==", benchmark)])
     items = len(read_json_lines(questions))
     rows_hit = len(pc.unique(hits["source_index"]))
@@ -105,7 +108,7 @@ def describe_overlap(benchmark: str, questions: Path, contamination: Path, rows:
         "items": items,
         "items_hit": len(pc.unique(hits["item"])),
         "rows_hit": rows_hit,
-        "share": rows_hit / rows,
+        "share": rows_hit / max(1, rows),
         "removed": bool(pc.any(hits["removed"], min_count=0).as_py()),
         "examples": hits.sort_by(order).slice(0, EXAMPLES).drop_columns(["benchmark"]).to_pylist(),
     }

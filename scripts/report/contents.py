@@ -354,14 +354,13 @@ def training_notes(stages: list[Json], words: Words) -> list[Markdown]:
         if facts.get("resumed_from"):
             notes.append(words("training_resumed", stage=stage["name"], step=count(facts["resumed_from"])))
         budget = facts.get("budget") or {}
-        if budget.get("cut_at") is not None:
+        if budget.get("cuts") or budget.get("stopped"):
             notes.append(
                 words(
-                    "training_cut",
+                    "training_stopped" if budget["stopped"] else "training_cut",
                     stage=stage["name"],
                     planned=count(budget["planned"]),
                     limit=duration(budget["limit_seconds"]),
-                    cut_at=count(budget["cut_at"]),
                     steps=count(facts["steps"]),
                     seconds=duration(budget["seconds"]),
                     attempts=count(budget["attempts"]),

@@ -6,9 +6,8 @@ time that is left, and the learning rate passes through the rest of its course i
 """
 
 import math
-import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,14 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
 from scripts.train.processes import largest
 
-MEASURED = 5
-"""Steps whose median time tells the pace; the one before them is left out, since it warms up."""
+WARM_UP = 2
+"""First steps of an attempt, which tell nothing about the pace."""
+
+MEASURED = 10
+"""Steps after them that must be known before the end is projected."""
+
+SLACK = 0.05
+"""Share by which a projected end may lie beyond the limit before the schedule is cut: paces vary."""
 
 RESERVE = 0.05
 """Share of the limit that is kept for saving and evaluating."""
@@ -38,15 +43,15 @@ class Ledger:
         seconds: of all attempts together.
         attempts: how many there were.
         planned: steps of the whole schedule.
-        cut_at: step at which the schedule was cut; None while it is whole.
-        steps: steps after the cut.
+        cuts: (step at which the schedule was cut, step at which it then ended), the first cut first.
+        stopped: the limit was reached before the schedule's end.
     """
 
     seconds: float = 0.0
     attempts: int = 0
     planned: int = 0
-    cut_at: int | None = None
-    steps: int | None = None
+    cuts: list[list[int]] = field(default_factory=list)
+    stopped: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "Ledger":
@@ -69,68 +74,73 @@ class Budget(TrainerCallback):
         self.ledger = Ledger.read(path)
         self.before = self.ledger.seconds
         self.ledger.attempts += 1
-        self.started = self.last_step = self.last_entry = time.monotonic()
-        self.paces: list[float] = []
+        self.started = self.last_entry = time.monotonic()
+        self.steps = 0
+        self.measured_from = self.started
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.ledger.planned = self.ledger.planned or state.max_steps
-        if self.ledger.cut_at is not None and self.ledger.steps is not None:
-            self._apply(state, kwargs["lr_scheduler"], self.ledger.cut_at, self.ledger.steps)
-        self.last_step = time.monotonic()
+        for cut_at, end in self.ledger.cuts:
+            self._apply(state, kwargs["lr_scheduler"], cut_at, end)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         now = time.monotonic()
-        self.paces.append(now - self.last_step)
-        self.last_step = now
+        self.steps += 1
+        if self.steps == WARM_UP:
+            self.measured_from = now
         self.ledger.seconds = self.before + now - self.started
         if state.is_world_process_zero and now - self.last_entry > BETWEEN_ENTRIES:
             self.last_entry = now
             self.write()
-        if self.limit is not None and len(self.paces) > MEASURED:
-            self._keep(self.limit, args, state, kwargs["lr_scheduler"])
-
-    def _keep(self, limit: float, args: TrainingArguments, state: TrainerState, scheduler: LRScheduler) -> None:
-        """Cut the schedule when the steps that are left take longer than the time that is left."""
+        if self.limit is None or state.global_step >= state.max_steps:
+            return
         # Every process decides by the slowest of them, or they would stop at different steps.
-        pace = largest(statistics.median(self.paces[-MEASURED:]), args.device)
-        left = limit * (1 - RESERVE) - largest(self.ledger.seconds, args.device)
-        fitting = max(0, math.floor(left / pace))
-        if state.global_step + fitting >= state.max_steps:
+        used = largest(self.ledger.seconds, args.device)
+        measured = self.steps - WARM_UP
+        pace = largest((now - self.measured_from) / max(1, measured), args.device)
+        if used + pace > self.limit * (1 - RESERVE / 2):
+            self._stop(state, control)
+        elif measured == MEASURED or (measured > MEASURED and not self.refuse):
+            self._project(self.limit, used, pace, state, kwargs["lr_scheduler"])
+
+    def _project(self, limit: float, used: float, pace: float, state: TrainerState, scheduler: LRScheduler) -> None:
+        """Refuse, or cut the schedule, when the steps that are left take longer than the time that is left.
+
+        The pace is the mean since the warm-up, so evaluations and saves count, and a few slow steps do not decide.
+        """
+        left = limit * (1 - RESERVE) - used
+        needed = pace * (state.max_steps - state.global_step)
+        if needed <= left * (1 + SLACK):
             return
         if self.refuse:
-            needed = self.ledger.seconds + pace * (state.max_steps - state.global_step)
             raise UserError(
-                f"{self.label}: {state.max_steps} steps take about {needed / 3600:.2f} h, and time_limit is "
+                f"{self.label}: {state.max_steps} steps take about {(used + needed) / 3600:.2f} h, and time_limit is "
                 f"{limit / 3600:.2f} h; train for fewer steps, raise time_limit, or set over_time to fit"
             )
-        if self.ledger.cut_at is None:
-            self._cut(state, scheduler, state.global_step + fitting)
-        elif not fitting:
-            state.max_steps = state.global_step
-
-    def _cut(self, state: TrainerState, scheduler: LRScheduler, steps: int) -> None:
-        # A little less than what fits, so that the pace may vary without a second cut.
-        self.ledger.cut_at = state.global_step
-        self.ledger.steps = max(state.global_step + 1, math.floor(0.95 * steps))
-        say(
-            f"{self.label}: {self.ledger.planned} steps do not fit the time limit; the schedule now ends at step "
-            f"{self.ledger.steps}"
-        )
+        end = state.global_step + max(1, math.floor(left / pace))
+        self.ledger.cuts.append([state.global_step, end])
+        say(f"{self.label}: {state.max_steps} steps do not fit the time limit; the schedule now ends at step {end}")
         if state.is_world_process_zero:
             self.write()
-        self._apply(state, scheduler, self.ledger.cut_at, self.ledger.steps)
+        self._apply(state, scheduler, state.global_step, end)
 
-    def _apply(self, state: TrainerState, scheduler: LRScheduler, cut_at: int, steps: int) -> None:
-        """End at `steps`, and run through what is left of the learning rate's course until then."""
-        state.max_steps = steps
+    def _stop(self, state: TrainerState, control: TrainerControl) -> None:
+        """End here: the next step would not fit."""
+        self.ledger.stopped = True
+        say(f"{self.label}: the time limit is reached; training ends at step {state.global_step} of {state.max_steps}")
+        state.max_steps = state.global_step
+        control.should_save = control.should_training_stop = True
+
+    def _apply(self, state: TrainerState, scheduler: LRScheduler, cut_at: int, end: int) -> None:
+        """End at the step `end`, and run through what is left of the learning rate's course until then."""
+        stretch = (state.max_steps - cut_at) / max(1, end - cut_at)
+        state.max_steps = end
         scheduler = getattr(scheduler, "scheduler", scheduler)  # DeepSpeed's wrapper
-        if not isinstance(scheduler, LambdaLR):
-            return  # it does not follow the number of steps
-        stretch = (self.ledger.planned - cut_at) / max(1, steps - cut_at)
-        for place, course in enumerate(scheduler.lr_lambdas):
-            scheduler.lr_lambdas[place] = _hasten(course, cut_at, stretch)
+        if isinstance(scheduler, LambdaLR):  # others do not follow the number of steps
+            for place, course in enumerate(scheduler.lr_lambdas):
+                scheduler.lr_lambdas[place] = _hasten(course, cut_at, stretch)
 
     def write(self) -> None:
         """Enter the seconds so far."""

@@ -52,6 +52,7 @@ OURS = (
     "bf16",
     "fp16",
     "save_only_model",
+    "logging_nan_inf_filter",
 )
 """Fields of the trainer's config that the pipeline sets itself; `args` may not."""
 
@@ -79,6 +80,8 @@ class Job:
     log: Path
     manifest: Path
     checkpoints: Path
+    time_limit: float
+    over_time: str
     device: str
 
     @property
@@ -100,6 +103,8 @@ def parse_job(description: str | None) -> Job:
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
     parser.add_argument("--dtype", required=True, help="precision of the model")
     parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
+    parser.add_argument("--time-limit", type=float, default=0, help="hours for all attempts together; 0 for no limit")
+    parser.add_argument("--over-time", choices=["fit", "refuse"], default="fit", help="what to do beyond it")
     parser.add_argument("--parent", type=Path, required=True, help="manifest of the model to start from")
     parser.add_argument("--train", type=Path, required=True, help="rows to train on, Parquet")
     parser.add_argument("--validation", type=Path, required=True, help="rows held out, Parquet")
@@ -113,9 +118,9 @@ def parse_job(description: str | None) -> Job:
     parent = read_json(options.parent)
     origin = [parent["config"], *(parent["facts"].get(fact) for fact in ("weights_sha256", "sha256", "revision"))]
     processes = os.environ.get("WORLD_SIZE", "1")
-    # A stage that goes on with more time is the same stage.
-    config = stage.part() | {"time_limit": None, "over_time": None}
-    fingerprint = hash_json([config, options.seed, options.dtype, hash_file(options.train), origin, processes])[:16]
+    functions = [hash_file(Path(path)) for path in stage.function_files]
+    made_by = [stage.part(), options.seed, options.dtype, hash_file(options.train), origin, processes, functions]
+    fingerprint = hash_json(made_by)[:16]
     return Job(
         name=options.name,
         stage=stage,
@@ -127,6 +132,8 @@ def parse_job(description: str | None) -> Job:
         log=options.steps,
         manifest=options.manifest,
         checkpoints=options.manifest.parent / "checkpoints" / fingerprint,
+        time_limit=options.time_limit,
+        over_time=options.over_time,
         device=prepare_torch(options.seed, options.cpus),
     )
 
@@ -164,6 +171,7 @@ def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_valida
         "bf16": on_gpu and job.dtype == "bfloat16",
         "report_to": [],
         "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # it would hide a loss that is not a number
     }
     if job.stage.method == "sft":
         # It learns the assistant's turns, up to the end of the turn.
@@ -285,15 +293,11 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
 
     Ends the process with 128 + the signal's number when a signal asked for it, after a checkpoint was written.
     """
-    lock = take_lock(job)
+    take_lock(job)
     watch = Watch(job)
-    limit = job.stage.time_limit
-    budget = Budget(
-        f"stages.{job.name}",
-        job.checkpoints / "ledger.json",
-        limit=None if limit is None else 3600 * limit,
-        refuse=job.stage.over_time == "refuse",
-    )
+    limit = 3600 * job.time_limit or None
+    ledger = job.checkpoints / "ledger.json"
+    budget = Budget(f"stages.{job.name}", ledger, limit, refuse=job.over_time == "refuse")
     trainer.add_callback(watch)
     trainer.add_callback(budget)
     checkpoint = newest_checkpoint(job.checkpoints)
@@ -314,8 +318,6 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
         say(f"train_{job.stage.method} {job.name}: stopped at step {step}; the next run goes on from there")
         sys.exit(128 + watch.stopped_by)
     history = trainer.state.log_history
-    if lock is not None:
-        lock.close()
     seconds = time.monotonic() - started
     tokens = next((row["num_tokens"] for row in reversed(history) if "num_tokens" in row), None)
     return {
@@ -331,16 +333,21 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
     }
 
 
-def take_lock(job: Job) -> IO[str] | None:
-    """Hold the stage's folder for this job; None in processes that write nothing, and where files cannot be locked.
+_held: dict[Path, IO[str]] = {}
+"""Locks of this process; they end with it."""
+
+
+def take_lock(job: Job) -> None:
+    """Hold the stage's folder for this job until its process ends, where files can be locked.
 
     Raises:
         UserError: another job trains this stage.
     """
-    if not job.is_main:
-        return None
+    path = job.checkpoints.parent.resolve() / "lock"
+    if not job.is_main or path in _held:
+        return
     job.checkpoints.mkdir(parents=True, exist_ok=True)
-    lock = (job.checkpoints.parent / "lock").open("w")
+    lock = path.open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -349,7 +356,12 @@ def take_lock(job: Job) -> IO[str] | None:
         ) from None
     except OSError:
         say(f"train_{job.stage.method} {job.name}: {lock.name} cannot be locked here; see that no second job trains")
-    return lock
+    _held[path] = lock
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A line of the log with null for what is not a number, such as the mean of no reward."""
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -388,7 +400,7 @@ def save(trainer: Trainer, tokenizer: Any, job: Job, facts: dict[str, Any]) -> N
     shutil.copyfile(find_model(job.parent) / "generation_config.json", job.folder / "generation_config.json")
     for path in job.folder.iterdir():
         path.chmod(0o664)  # the writer of safetensors leaves 0600, and a group shares the results
-    write_json_lines(job.log, list(trainer.state.log_history))
+    write_json_lines(job.log, [finite(row) for row in trainer.state.log_history])
     facts["weights_sha256"] = hash_json({p.name: hash_file(p) for p in sorted(job.folder.glob("*.safetensors"))})
     write_manifest(
         job.manifest,

@@ -66,14 +66,15 @@ def reward_length(most: int) -> Reward:
 
 
 def reward_by(function: Callable[..., Any], where: str, name: str) -> Reward:
-    """A function of the user's: it gets the text of one answer and the row's columns, and gives a number."""
+    """A function of the user's: it gets the text of one answer and its row's prompt and answer, and gives a number."""
 
-    def own_reward(completions: list[Completion], **columns: Any) -> list[float | None]:
+    def own_reward(
+        prompts: list[Completion], completions: list[Completion], answer: list[str | None], **columns: Any
+    ) -> list[float | None]:
         rewards: list[float | None] = []
-        for number, completion in enumerate(completions):
-            row = {key: values[number] for key, values in columns.items() if isinstance(values, list)}
+        for prompt, completion, right in zip(prompts, completions, answer, strict=True):
             try:
-                rewards.append(float(function(said(completion), row)))
+                rewards.append(float(function(said(completion), {"prompt": prompt, "answer": right})))
             except Exception as error:
                 raise UserError(f"{where}: failed on an answer: {type(error).__name__}: {error}") from error
         return rewards

@@ -70,7 +70,7 @@ def test_a_stage_that_fits_is_left_alone(tmp_path: Path, clock: Clock) -> None:
     rates = attempt.run(1.0)
     assert len(rates) == 100 and rates[49] == pytest.approx(0.5, abs=0.02)
     assert read_json(tmp_path / "ledger.json") == {
-        "seconds": 100.0, "attempts": 1, "planned": 100, "cut_at": None, "steps": None,
+        "seconds": 100.0, "attempts": 1, "planned": 100, "cuts": [], "stopped": False,
     }  # fmt: skip
 
 
@@ -96,18 +96,37 @@ def test_a_second_attempt_keeps_the_cut_and_the_time(tmp_path: Path, clock: Cloc
     assert ledger["seconds"] <= 60 and rates[-1] == pytest.approx(0, abs=1e-3)
 
 
-def test_slower_steps_after_the_cut_still_end_in_time(tmp_path: Path, clock: Clock) -> None:
+def test_slower_steps_after_the_cut_cut_it_again(tmp_path: Path, clock: Clock) -> None:
     attempt = Attempt(tmp_path / "ledger.json", 60.0, clock)
     attempt.run(1.0, most=20)
-    attempt.run(2.0)
-    assert clock.now - 1000 <= 62
+    rates = attempt.run(2.0)
+    ledger = read_json(tmp_path / "ledger.json")
+    assert clock.now - 1000 <= 60 and len(ledger["cuts"]) > 1
+    assert ledger["stopped"] or rates[-1] == pytest.approx(0, abs=1e-3)
+
+
+def test_steps_that_become_very_slow_end_before_the_limit(tmp_path: Path, clock: Clock) -> None:
+    attempt = Attempt(tmp_path / "ledger.json", 60.0, clock)
+    attempt.run(1.0, most=40)
+    attempt.run(9.0)
+    assert clock.now - 1000 <= 60 + 9
+
+
+def test_a_few_slow_steps_cut_nothing(tmp_path: Path, clock: Clock) -> None:
+    """Twice the time that is needed is left, and an evaluation or two take their share."""
+    attempt = Attempt(tmp_path / "ledger.json", 200.0, clock)
+    attempt.run(1.0, most=50)
+    attempt.run(8.0, most=5)
+    attempt.run(1.0)
+    assert attempt.state.global_step == 100
+    assert read_json(tmp_path / "ledger.json")["cuts"] == []
 
 
 def test_refuses_when_asked_to(tmp_path: Path, clock: Clock) -> None:
     attempt = Attempt(tmp_path / "ledger.json", 60.0, clock, refuse=True)
     with pytest.raises(UserError, match=r"stages\.mine: 100 steps take about 0\.03 h, and time_limit is 0\.02 h"):
         attempt.run(1.0)
-    assert attempt.state.global_step == budget_module.MEASURED + 1
+    assert attempt.state.global_step == budget_module.WARM_UP + budget_module.MEASURED
 
 
 def test_no_limit_is_no_limit(tmp_path: Path, clock: Clock) -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 REWARD = """
 def share_of_letters(text, row):
-    assert row["answer"] == "yes"
+    assert row["answer"] == "yes" and row["prompt"][0]["role"] == "user"
     return sum(letter.isalpha() and letter.isascii() for letter in text) / max(1, len(text))
 """
 

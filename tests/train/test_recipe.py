@@ -37,6 +37,8 @@ def _job(folder: Path, **stage: Any) -> Job:
         log=folder / "steps.jsonl",
         manifest=folder / "mine" / "manifest.json",
         checkpoints=folder / "mine" / "checkpoints" / "x",
+        time_limit=0.0,
+        over_time="fit",
         device="cpu",
     )
 

@@ -35,4 +35,4 @@ def test_changed_local_file_is_seen(tmp_path: Path) -> None:
     assert planned_jobs(snakemake(tmp_path, *arguments, "-n").stdout) == set()
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     jobs = planned_jobs(snakemake(tmp_path, *arguments, "-n").stdout)
-    assert jobs == {"download_dataset sums", "filter_dataset sums"}
+    assert jobs == {"download_dataset sums", "inspect_rows sums 0", "filter_dataset sums"}

@@ -22,8 +22,8 @@ SEED = SFT | {"filter_dataset sums", "filter_dataset more_sums", "run_benchmark 
 SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")}
 
 KNOBS: list[tuple[str, Any, set[str]]] = [
-    ("stages.dpo.args.beta", 0.2, DPO | {"check_stages"}),
-    ("stages.sft.args.learning_rate", 2e-3, SFT | {"check_stages"}),
+    ("stages.dpo.args.beta", 0.2, DPO | {"check_stage dpo"}),
+    ("stages.sft.args.learning_rate", 2e-3, SFT | {"check_stage sft"}),
     ("datasets.sums.filters.max_tokens", 199, FILTERED),
     ("datasets.pairs.test", 7, PAIRS),
     ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),
@@ -32,6 +32,7 @@ KNOBS: list[tuple[str, Any, set[str]]] = [
     ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | MODEL_CARDS | DATA | {"plot_training", "plot_scores"}),
     ("report.language", "zh", REPORT),
     ("run.seed", 8, SEED),
+    ("stages.dpo.time_limit", 5, set()),
     ("resources.train.memory_gb", 9, set()),
     ("resources.train.hours", 2, set()),
 ]

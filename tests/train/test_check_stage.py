@@ -1,0 +1,71 @@
+"""Wrong arguments are refused with one line, before anything is trained; right ones are not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.common.config import Stage
+from scripts.common.errors import UserError
+from scripts.common.files import read_json
+from scripts.train.check_stage import CONFIGS, check
+from tests.common.running import error_lines, run_script
+
+
+def _stage(method: str = "sft", **section: Any) -> Stage:
+    return Stage.model_validate({"method": method, "from": "base", "dataset": "rows"} | section)
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_good_arguments_pass(method: str) -> None:
+    args = {"learning_rate": 1e-5, "num_train_epochs": 2, "deepspeed": {"zero_optimization": {"stage": 2}}}
+    check("mine", _stage(method, args=args))
+
+
+def test_groups_of_grpo_are_spread_over_the_processes() -> None:
+    args = {"per_device_train_batch_size": 2, "num_generations": 8}
+    check("mine", _stage("grpo", args=args), processes=4)
+    with pytest.raises(UserError, match=r"stages\.mine\.args: .*num_generations"):
+        check("mine", _stage("grpo", args=args), processes=1)
+
+
+def test_the_best_model_needs_validation_rows() -> None:
+    stage = _stage(args={"load_best_model_at_end": True, "save_strategy": "epoch"})
+    check("mine", stage, validated=True)
+    with pytest.raises(UserError, match=r"stages\.mine\.args: "):
+        check("mine", stage, validated=False)
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("dpo", {"args": {"bta": 0.1}}, "stages.mine.args.bta: TRL's config has no such field; did you mean 'beta'?"),
+    ("sft", {"args": {"seed": 1}}, "stages.mine.args.seed: the pipeline sets this itself; remove it"),
+    ("sft", {"args": {"eval_strategy": "stesp"}}, "stages.mine.args: stesp is not a valid IntervalStrategy"),
+    ("kto", {"args": {"lr_scheduler_type": "cosin"}}, "stages.mine.args: cosin is not a valid SchedulerType"),
+    (
+        "grpo",
+        {"rewards": {"functions": {"own": "no_file.py:f"}}},
+        "stages.mine.rewards.functions.own: there is no file no_file.py",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "section", "line"), REFUSED, ids=[line for *_, line in REFUSED])
+def test_refuses(method: str, section: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check("mine", _stage(method, **section))
+    assert str(caught.value).startswith(line), str(caught.value)
+
+
+def test_script_refuses_with_one_line(tmp_path: Path) -> None:
+    stage = _stage(args={"x1": 1}).part()
+    run = run_script("train.check_stage", tmp_path, name="a", config=stage, output="a.json", log="x.log")
+    (line,) = error_lines(run)
+    assert line.startswith("error: stages.a.args.x1: TRL's config has no such field")
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_script_writes_what_it_checked(tmp_path: Path) -> None:
+    stage = _stage().part()
+    run = run_script("train.check_stage", tmp_path, name="a", config=stage, output="a.json", log="x.log")
+    assert run.returncode == 0, run.stderr
+    assert read_json(tmp_path / "a.json") == stage
