@@ -154,7 +154,7 @@ def render_overlap(benchmarks: list[dict[str, Any]]) -> list[str]:
         ]
         for b in benchmarks
     ]
-    header = ["Benchmark", "Items", "Items found", "Rows with one", "Share of rows", "These rows"]
+    header = ["Benchmark", "Items", "Items found", "Rows with one", "Share of rows compared", "These rows"]
     examples: list[Cells] = [
         [b["benchmark"], hit["item"], hit["source_index"], f"{percent(hit['share'])} %", cut_end(hit["span"])]
         for b in benchmarks
