@@ -7,7 +7,7 @@ CORES ?= 2
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test bench-data lint format docs lock clean
+.PHONY: help venv demo test test-long bench-data bench-train lint format docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,12 +36,18 @@ demo: $(VENV)/.runtime ## the whole way on this machine: data, SFT, DPO, benchma
 	@$(SNAKEMAKE) --configfile recipes/demo.yaml --quiet rules host
 	@echo "==> the report: $(CURDIR)/results/demo/report.pdf"
 
-test: $(VENV)/.development ## all tests
+test: $(VENV)/.development ## all tests but the longest
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not long"
+
+test-long: $(VENV)/.development ## the longest tests: killed stages of every method, a stage beyond its time
+	@$(BIN)/python -m pytest -m long
 
 bench-data: $(VENV)/.runtime ## measure the data room on a million rows; half an hour, 6 GB of disk
 	@$(BIN)/python -m benchmarks_cpu.bench_data
+
+bench-train: $(VENV)/.runtime ## measure a training stage against a plain TRL script; half an hour
+	@$(BIN)/python -m benchmarks_cpu.bench_train
 
 lint: $(VENV)/.development ## ruff, snakefmt, mypy, snakemake --lint
 	$(BIN)/ruff check .

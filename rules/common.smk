@@ -127,8 +127,14 @@ def compute(kind):
     return f"env {OFFLINE} {QUIET} OMP_NUM_THREADS={cpus(kind)}{hidden}"
 
 
+# A stage trains with one process a GPU, or with one on the processor.
+PROCESSES = max(1, cfg.resources.train.gpus)
+
+
 def launcher():
-    """How a training script is started: one process a GPU."""
-    gpus = cfg.resources.train.gpus
+    """How a training script is started."""
+    if PROCESSES == 1:
+        return "python -m"
+    # A checkpoint of a large model takes longer to write than the 30 seconds that torchrun leaves after a signal.
     # Behind `--`, torchrun does not take the script's options for abbreviations of its own.
-    return f"torchrun --standalone --nproc-per-node {gpus} -m --" if gpus > 1 else "python -m"
+    return f"torchrun --standalone --shutdown-timeout 600 --nproc-per-node {PROCESSES} -m --"

@@ -53,7 +53,7 @@ rule plot_lengths:
 
 rule plot_training:
     input:
-        logs=expand("<results>/training/{stage}.jsonl", stage=cfg.models[1:]),
+        logs=expand("<results>/training/{stage}.parquet", stage=cfg.models[1:]),
     output:
         svg=report(
             "<results>/figures/training.svg",

@@ -9,7 +9,7 @@ rule write_report:
         words=TEMPLATES / "words" / f"{cfg.report.language}.yaml",
         cards=expand("<results>/data/{dataset}.json", dataset=cfg.datasets),
         models=expand("<work>/models/{model}/manifest.json", model=cfg.models),
-        logs=expand("<results>/training/{stage}.jsonl", stage=cfg.models[1:]),
+        logs=expand("<results>/training/{stage}.parquet", stage=cfg.models[1:]),
         scores=expand(
             "<results>/scores/{model}/{name}.json",
             name=cfg.scores,

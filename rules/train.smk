@@ -18,7 +18,7 @@ rule check_stage:
         validated=lambda wildcards: (
             "--validated" if cfg.datasets[cfg.stages[wildcards.stage].dataset].validation else ""
         ),
-        processes=max(1, cfg.resources.train.gpus),
+        processes=PROCESSES,
     shell:
         "exec env {params.quiet} python -m scripts.train.check_stage --name {wildcards.stage}"
         " --config {params.config:q} {params.validated} --processes {params.processes} --output {output.checked}"
@@ -33,7 +33,7 @@ rule train_sft:
         validation=lambda wildcards: f"<work>/datasets/{cfg.stages[wildcards.stage].dataset}/validation.parquet",
         functions=lambda wildcards: cfg.stages[wildcards.stage].function_files,
     output:
-        steps="<results>/training/{stage}.jsonl",
+        steps="<results>/training/{stage}.parquet",
         manifest="<work>/models/{stage}/manifest.json",
     log:
         "<logs>/train_sft/{stage}.log",
@@ -53,12 +53,14 @@ rule train_sft:
         seed=cfg.run.seed,
         dtype=cfg.model.dtype,
         cpus=cpus("train"),
+        processes=PROCESSES,
         launcher=launcher(),
         script=lambda wildcards: f"scripts.train.train_{cfg.stages[wildcards.stage].method}",
     shell:
         "exec {params.compute} {params.launcher} {params.script}"
         " --name {wildcards.stage} --config {params.config:q} --seed {params.seed} --dtype {params.dtype}"
-        " --cpus {params.cpus} --time-limit {resources.time_limit} --over-time {resources.over_time} --parent {input.parent} --train {input.train} --validation {input.validation}"
+        " --cpus {params.cpus} --processes {params.processes} --time-limit {resources.time_limit}"
+        " --over-time {resources.over_time} --parent {input.parent} --train {input.train} --validation {input.validation}"
         " --steps {output.steps} --manifest {output.manifest} --log {log}"
 
 

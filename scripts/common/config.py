@@ -138,15 +138,22 @@ class Model(Section):
     system: str | None = Field(
         None, description="System message put before every conversation without one; null for none."
     )
+    prompt_suffix: str = Field(
+        "",
+        description="Text behind every user message, in training, evaluation and export alike, such as a line feed and "
+        "`Put the final answer within \\boxed{}.`",
+    )
 
 
 class Lora(Section):
-    """Low-rank adapters, used when `tuning` is `lora`."""
+    """Low-rank adapters, used when `tuning` is `lora` or `qlora`."""
 
     r: int = Field(16, ge=1, description="Rank.")
     alpha: int = Field(32, ge=1, description="Scale; the update is multiplied by alpha / r.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the adapters.")
     target_modules: str | list[str] = Field("all-linear", description="Modules that get an adapter.")
+    use_rslora: bool = Field(False, description="Rank-stabilised: the update is multiplied by alpha / sqrt(r) instead.")
+    use_dora: bool = Field(False, description="Magnitude and direction of each weight are trained apart (DoRA).")
 
 
 class Rewards(Section):
@@ -181,10 +188,21 @@ class Stage(Section):
     method: Literal["sft", "dpo", "orpo", "kto", "grpo"] = Field(description="Training method.")
     parent: Name = Field(alias="from", description="Model to start from: `base` or another stage.")
     dataset: Name = Field(description="Data set to train on.")
-    tuning: Literal["full", "lora"] = Field(
-        "full", description="Train all weights, or adapters that are merged at the end."
+    tuning: Literal["full", "lora", "qlora"] = Field(
+        "full",
+        description="Train all weights, adapters (`lora`), or adapters around weights of 4 bits (`qlora`: nf4, double "
+        "quantisation). Adapters are merged at the end.",
     )
-    lora: Lora = Field(Lora(), description="Adapters, for `tuning: lora`.")
+    lora: Lora = Field(Lora(), description="Adapters, for `tuning: lora` and `qlora`.")
+    strategy: Literal["ddp", "zero2", "zero3", "fsdp2"] = Field(
+        "ddp",
+        description="How several GPUs share the work: `ddp`, a whole model on each; `zero2`, gradients and optimiser "
+        "states spread over them (DeepSpeed); `zero3`, the weights too; `fsdp2`, the same by PyTorch.",
+    )
+    attention: Literal["auto", "flash_attention_3", "flash_attention_2", "flex_attention", "sdpa", "eager"] = Field(
+        "auto",
+        description="Implementation of attention. `auto`: FlashAttention on a GPU where it is installed, else `sdpa`.",
+    )
     args: Arguments = Field(
         {}, description="Fields of TRL's config of the method (`SFTConfig`, `DPOConfig`, ...), such as `learning_rate`."
     )
@@ -198,10 +216,16 @@ class Stage(Section):
     )
     rewards: Rewards = Field(Rewards(), description="What GRPO rewards.")
 
+    @model_validator(mode="after")
+    def can_be_trained(self) -> Self:
+        if self.tuning == "qlora" and self.strategy in ("zero3", "fsdp2"):
+            raise ValueError(f"strategy {self.strategy} cannot spread weights of 4 bits; use ddp or zero2 with qlora")
+        return self
+
     def identity(self) -> dict[str, Any]:
         """What makes the trained model what it is: without its time, and without settings that it does not use."""
         unused = {"time_limit", "over_time"}
-        unused |= set() if self.tuning == "lora" else {"lora"}
+        unused |= {"lora"} if self.tuning == "full" else set()
         unused |= set() if self.method == "grpo" else {"rewards"}
         return {key: value for key, value in self.part().items() if key not in unused}
 

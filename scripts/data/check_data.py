@@ -65,7 +65,7 @@ def describe(path: Path, form: str, facts: dict[str, Any], tokenizer: Any) -> It
 
 def read_whole(path: Path, most: int) -> list[Row]:
     """The first rows that could be read."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         rows = (row for batch in file.iter_batches(100) for row in batch.to_pylist() if row["problem"] is None)
         return [{name: value for name, value in row.items() if value is not None} for row in islice(rows, most)]
 

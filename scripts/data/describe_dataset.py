@@ -49,7 +49,7 @@ def main() -> None:
 
 def read_examples(path: Path) -> list[Row]:
     """The first training rows."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         return list(islice((row for batch in file.iter_batches(EXAMPLES) for row in batch.to_pylist()), EXAMPLES))
 
 

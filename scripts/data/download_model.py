@@ -49,7 +49,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     link_weights(source, folder)
-    save_tokenizer(source, folder, model.system)
+    save_tokenizer(source, folder, chat_template(model.system, model.prompt_suffix))
     facts["parameters"] = count_parameters(folder)
     say(f"download_model: {facts['parameters'] / 1e6:.1f} M parameters from {facts['origin']}")
     write_manifest(options.output, artefact="model", name="base", config=model.part(), inputs={}, facts=facts)
@@ -220,7 +220,7 @@ def link_weights(source: Path, folder: Path) -> None:
             target.symlink_to(os.path.relpath(path.resolve(), folder.resolve()))
 
 
-def save_tokenizer(source: Path, folder: Path, system: str | None) -> None:
+def save_tokenizer(source: Path, folder: Path, template: str) -> None:
     """Write the tokenizer with the run's chat template, and a generation config that stops at the end of a turn."""
     if not matching(source, ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise UserError(f"{source}: no tokenizer in this model folder; copy the tokenizer files of the model into it")
@@ -232,18 +232,19 @@ def save_tokenizer(source: Path, folder: Path, system: str | None) -> None:
     stops = list(dict.fromkeys([end, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])]))
     tokenizer.eos_token = END_OF_TURN
     tokenizer.pad_token = tokenizer.pad_token or END_OF_TURN
-    tokenizer.chat_template = chat_template(system)
+    tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id).save_pretrained(folder)
 
 
-def chat_template(system: str | None) -> str:
-    """The ChatML template, with a system message before conversations that have none."""
+def chat_template(system: str | None, prompt_suffix: str = "") -> str:
+    """The ChatML template, with a system message before conversations that have none, and a text behind each prompt."""
     template = TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
+    suffix = "{%- set prompt_suffix = " + json.dumps(prompt_suffix, ensure_ascii=False) + " -%}"
     if system is None:
-        return template
+        return suffix + template
     turn = json.dumps(f"<|im_start|>system\n{system}{END_OF_TURN}\n", ensure_ascii=False)
-    return "{%- if messages[0]['role'] != 'system' -%}{{- " + turn + " -}}{%- endif -%}" + template
+    return suffix + "{%- if messages[0]['role'] != 'system' -%}{{- " + turn + " -}}{%- endif -%}" + template
 
 
 def matching(folder: Path, patterns: Iterable[str]) -> list[Path]:

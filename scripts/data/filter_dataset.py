@@ -7,18 +7,16 @@ read = training + validation + test + rejected, always.
 
 import json
 import math
-import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
@@ -30,13 +28,12 @@ from scripts.common.files import hash_file, write_json, written_whole
 from scripts.common.manifest import write_manifest
 from scripts.data.benchmark_overlap import OverlapIndex
 from scripts.data.filters import Tools, row_filters
+from scripts.data.funnel import Funnel, Indices, Inspected, first_of_each, shuffle
 from scripts.data.inspect_rows import BATCH, PERMUTATIONS
 from scripts.data.near_duplicates import find_near_duplicates
 from scripts.data.schemas import SCHEMAS
 from scripts.data.summarise_rows import summarise_rows
 from scripts.data.token_counter import TokenCounter
-
-Indices = NDArray[np.int64]
 
 SPLITS = ("train", "validation", "test")
 
@@ -45,50 +42,6 @@ SHOWN = 3
 
 ROWS_WRITTEN = 10_000
 """Rows of one row group of what is written."""
-
-
-@dataclass
-class Funnel:
-    """The rows on their way: which are left, and which step removed the others.
-
-    Args:
-        table: the inspected rows of all shards, in the order of the source.
-        signatures: MinHash signatures of the same rows; without columns when no filter needs them.
-    """
-
-    table: pa.Table
-    signatures: NDArray[np.uint32]
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    reasons: dict[int, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.alive: Indices = np.arange(self.table.num_rows)
-        self.removed_by = np.full(self.table.num_rows, -1, np.int32)
-        self.steps.append({"step": "read", "removed": 0, "rows": self.table.num_rows})
-
-    def remove(self, step: str, gone: Indices, reasons: Sequence[str | None]) -> None:
-        """One line of the funnel: the rows that go, and why each does."""
-        self.removed_by[gone] = len(self.steps)
-        self.reasons |= {row: reason for row, reason in zip(gone.tolist(), reasons, strict=True) if reason}
-        self.alive = self.alive[self.removed_by[self.alive] < 0]
-        self.steps.append({"step": step, "removed": len(gone), "rows": len(self.alive)})
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """A column of the rows that are left."""
-        return self.table[name].take(pa.array(self.alive))
-
-    def keys(self, name: str) -> Indices:
-        """For each row that is left, the number of its key among the different keys, by the order of the keys."""
-        chunk = self.column(name).combine_chunks()
-        width = chunk.type.byte_width
-        data = np.frombuffer(chunk.buffers()[1], np.dtype(f"V{width}"))[chunk.offset : chunk.offset + len(chunk)]
-        halves = data.view(">u8").reshape(-1, 2)
-        order = np.lexsort((halves[:, 1], halves[:, 0]))
-        new = np.ones(len(order), bool)
-        new[1:] = (halves[order][1:] != halves[order][:-1]).any(axis=1)
-        numbers = np.empty(len(order), np.int64)
-        numbers[order] = np.cumsum(new) - 1
-        return numbers
 
 
 def main() -> None:
@@ -112,8 +65,8 @@ def main() -> None:
     config = TypeAdapter(Dataset).validate_json(options.config)
     where = f"datasets.{options.name}"
 
-    table = pa.concat_tables([pq.read_table(path) for path in options.inspected])
-    funnel = Funnel(table, read_signatures(options.signatures, table.num_rows))
+    inspected = Inspected(options.inspected)
+    funnel = Funnel(inspected, read_signatures(options.signatures, inspected.rows))
     check_malformed(funnel, config.max_malformed, where)
     apply_filters(funnel, options.form, config.filters, options.seed)
     draw_mixture(funnel, config, options.seed)
@@ -128,9 +81,9 @@ def main() -> None:
     description = describe_funnel(options.name, options.form, funnel, sizes)
     write_json(options.funnel, description)
     benchmarks = {path.parent.name: path for path in options.questions}
-    write_json(options.summary, summarise_rows(options.name, table, splits, options.contamination, benchmarks))
+    write_json(options.summary, summarise_rows(options.name, inspected, splits, options.contamination, benchmarks))
     left = ", ".join(f"{size} {split}" for split, size in sizes.items() if size or split == "train")
-    say(f"filter_dataset {options.name}: {table.num_rows} read, {left}")
+    say(f"filter_dataset {options.name}: {inspected.rows} read, {left}")
     write_manifest(
         options.manifest,
         artefact="rows",
@@ -162,26 +115,20 @@ def read_signatures(paths: list[Path], rows: int) -> NDArray[np.uint32]:
 
 def check_malformed(funnel: Funnel, most: float, where: str) -> None:
     """Raises UserError when there is no row, or a larger share than `most` cannot be read."""
-    if not funnel.table.num_rows:
+    if not funnel.rows.rows:
         raise UserError(f"{where}.source: the data set has no row")
-    bad = funnel.table.filter(pc.equal(funnel.table["step"], "schema"))
-    if bad.num_rows > most * funnel.table.num_rows:
-        first = [
-            f"row {line['source_index']}: {line['reason']}"
-            for line in bad.select(["source_index", "reason"]).slice(0, SHOWN).to_pylist()
-        ]
+    bad = sum(1 for _ in funnel.rows.malformed())
+    if bad > most * funnel.rows.rows:
+        first = [f"row {row}: {problem}" for row, problem in islice(funnel.rows.malformed(), SHOWN)]
         raise UserError(
-            f"{where}: {bad.num_rows} of {funnel.table.num_rows} rows cannot be read, more than {where}.max_malformed "
+            f"{where}: {bad} of {funnel.rows.rows} rows cannot be read, more than {where}.max_malformed "
             f"({most:g}) allows; mend them or raise it. The first: {'; '.join(first)}"
         )
 
 
 def apply_filters(funnel: Funnel, form: Form, filters: Filters, seed: int) -> None:
     """The filters in the documented order: those of single rows, as inspected, then those of several rows."""
-    steps = funnel.table["step"].combine_chunks()
-    for step in ("schema", *filter_names(form, filters)):
-        gone = np.flatnonzero(pc.fill_null(pc.equal(steps, step), False).to_numpy(zero_copy_only=False))
-        funnel.remove(step, gone, funnel.table["reason"].take(pa.array(gone)).to_pylist())
+    funnel.remove_inspected(["schema", *filter_names(form, filters)])
     if filters.duplicates:
         remove_later(funnel, "duplicates", first_of_each(funnel.keys("text_key")))
     if filters.near_duplicates is not None:
@@ -197,30 +144,23 @@ def filter_names(form: Form, filters: Filters) -> Iterator[str]:
     return (name for name, _ in row_filters(form, filters, nothing))
 
 
-def first_of_each(numbers: Indices) -> Indices:
-    """For each place, the first place with the same number."""
-    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
-    return np.asarray(first[inverse], np.int64)
-
-
 def remove_later(funnel: Funnel, step: str, first: Indices) -> None:
     """Remove each of the rows left that another one stands for; `first` says which, as places among the rows left."""
     later = np.flatnonzero(first != np.arange(len(first)))
-    alive = funnel.alive
+    gone, kept = funnel.alive[later], funnel.alive[first[later]]
     name = "the same text as" if step == "duplicates" else "nearly the text of"
-    funnel.remove(step, alive[later], [f"{name} row {alive[place]}" for place in first[later]])
+    funnel.remove(step, gone, lambda row: f"{name} row {kept[np.searchsorted(gone, row)]}")
 
 
 def balance_labels(funnel: Funnel, ratio: float, seed: int) -> None:
     """Draw out rows of the more frequent KTO label until there are at most `ratio` for one of the other."""
-    labels = funnel.column("label").combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
+    labels = funnel.column("label").to_numpy().astype(bool)
     more = bool(labels.sum() * 2 > len(labels))
-    of_more, of_other = np.flatnonzero(labels == more), np.flatnonzero(labels != more)
-    surplus = max(0, len(of_more) - math.floor(ratio * len(of_other) + 1e-9))
-    drawn = sorted(random.Random(f"labels {seed}").sample(of_more.tolist(), surplus))
-    word = "desirable" if more else "undesirable"
-    reason = f"too many {word} rows: {len(of_more)} to {len(of_other)}"
-    funnel.remove("max_label_ratio", funnel.alive[np.array(drawn, np.int64)], [reason] * len(drawn))
+    of_more, others = np.flatnonzero(labels == more), int((labels != more).sum())
+    surplus = max(0, len(of_more) - math.floor(ratio * others + 1e-9))
+    drawn = of_more[shuffle(len(of_more), f"labels {seed}")[:surplus]]
+    reason = f"too many {'desirable' if more else 'undesirable'} rows: {len(of_more)} to {others}"
+    funnel.remove("max_label_ratio", funnel.alive[drawn], lambda row: reason)
 
 
 def draw_mixture(funnel: Funnel, config: Dataset, seed: int) -> None:
@@ -228,34 +168,36 @@ def draw_mixture(funnel: Funnel, config: Dataset, seed: int) -> None:
     if not isinstance(config.source, MixtureDataset):
         return
     parts = config.source.parts
-    names = np.array(funnel.column("part").to_pylist(), object)
-    places = {name: np.flatnonzero(names == name) for name in parts}
+    codes, names = funnel.codes("part")
+    places = {name: np.flatnonzero(codes == names.index(name)) if name in names else codes[:0] for name in parts}
     if all(part.weight is None for part in parts.values()):
         shares = {name: part.rows if part.rows is not None else len(places[name]) for name, part in parts.items()}
     else:
         weights = {name: part.weight or 0.0 for name, part in parts.items()}
         scale = min(len(places[name]) / weight for name, weight in weights.items())
         shares = {name: math.floor(scale * weight + 1e-9) for name, weight in weights.items()}
-    kept = np.zeros(len(names), bool)
+    kept = np.zeros(len(codes), bool)
     for name, share in shares.items():
         if share > len(places[name]):
             say(f"filter_dataset: part {name} has {len(places[name])} rows left, fewer than the {share} asked for")
-        drawn = random.Random(f"mixture {name} {seed}").sample(places[name].tolist(), min(share, len(places[name])))
-        kept[np.array(drawn, np.int64)] = True
-    gone = np.flatnonzero(~kept)
-    funnel.remove("mixture", funnel.alive[gone], [f"not drawn from part {names[place]}" for place in gone])
+        kept[places[name][shuffle(len(places[name]), f"mixture {name} {seed}")[:share]]] = True
+    gone, part_of = funnel.alive[~kept], codes[~kept]
+    funnel.remove("mixture", gone, lambda row: f"not drawn from part {names[part_of[np.searchsorted(gone, row)]]}")
 
 
 def draw_sample(funnel: Funnel, sample: Sample, seed: int) -> None:
     """The rows that the sample takes, in their old order; all when there are not more than it asks for."""
-    values = np.array([value or "" for value in funnel.column("balance").to_pylist()], object)
-    groups = {value: np.flatnonzero(values == value) for value in sorted(set(values))} if sample.balance else {}
-    everything = {"": np.arange(len(values))}
-    shares = fill_shares({name: len(places) for name, places in (groups or everything).items()}, sample.rows)
-    kept = np.zeros(len(values), bool)
-    for name, places in (groups or everything).items():
+    groups = {"": np.arange(len(funnel.alive))}
+    if sample.balance:
+        codes, values = funnel.codes("balance")
+        order = np.argsort(codes, kind="stable")
+        members = np.split(order, np.searchsorted(codes[order], np.arange(len(values))))[1:]
+        groups = dict(sorted(zip(values, members, strict=True)))
+    shares = fill_shares({name: len(places) for name, places in groups.items()}, sample.rows)
+    kept = np.zeros(len(funnel.alive), bool)
+    for name, places in groups.items():
         kept[places[choose(funnel, places, shares[name], sample, f"sample {name} {seed}")]] = True
-    funnel.remove("sample", funnel.alive[~kept], ["not drawn"] * int((~kept).sum()))
+    funnel.remove("sample", funnel.alive[~kept], lambda row: "not drawn")
 
 
 def choose(funnel: Funnel, places: Indices, size: int, sample: Sample, seed: str) -> Indices:
@@ -264,10 +206,10 @@ def choose(funnel: Funnel, places: Indices, size: int, sample: Sample, seed: str
         case "first":
             return np.arange(size)
         case "margin":
-            margins = funnel.column("margin").to_numpy(zero_copy_only=False)[places].astype(float)
+            margins = funnel.column("margin").to_numpy()[places].astype(float)
             return np.argsort(-np.nan_to_num(margins, nan=-math.inf), kind="stable")[:size]
         case "random":
-            return np.array(random.Random(seed).sample(range(len(places)), size), np.int64)
+            return shuffle(len(places), seed)[:size]
 
 
 def fill_shares(sizes: dict[str, int], total: int) -> dict[str, int]:
@@ -292,8 +234,7 @@ def split_rows(funnel: Funnel, held_out: dict[str, int], seed: int) -> dict[str,
     """
     prompts = funnel.keys("prompt_key")
     sizes = np.bincount(prompts) if len(prompts) else np.empty(0, np.int64)
-    order = list(range(len(sizes)))
-    random.Random(f"split {seed}").shuffle(order)
+    order = shuffle(len(sizes), f"split {seed}")
     split_of = np.zeros(len(sizes), np.int8)
     for number, wanted in enumerate(held_out.values(), start=1):
         left = wanted
@@ -313,7 +254,7 @@ def check_splits(funnel: Funnel, splits: dict[str, Indices], config: Dataset, wh
         worst = max(funnel.steps, key=lambda step: int(step["removed"]))
         held_out = len(splits["validation"]) + len(splits["test"])
         raise UserError(
-            f"{where}: no row is left to train on after filtering ({funnel.table.num_rows} read, "
+            f"{where}: no row is left to train on after filtering ({funnel.rows.rows} read, "
             f"{worst['removed']} removed by {worst['step']}, {held_out} held out); loosen {where}.filters"
         )
     for split, wanted in (("validation", config.validation), ("test", config.test)):
@@ -326,7 +267,7 @@ def check_splits(funnel: Funnel, splits: dict[str, Indices], config: Dataset, wh
 def describe_funnel(name: str, form: Form, funnel: Funnel, sizes: dict[str, int]) -> dict[str, Any]:
     """The funnel as JSON: each step with the rows that it removed and left."""
     removed = sum(step["removed"] for step in funnel.steps)
-    if funnel.table.num_rows - removed != sum(sizes.values()):
+    if funnel.rows.rows - removed != sum(sizes.values()):
         raise AssertionError(f"the funnel of {name} does not add up: {funnel.steps}, {sizes}")
     return {"dataset": name, "form": form, "steps": funnel.steps, "splits": sizes}
 
@@ -359,7 +300,7 @@ def write_rows(
     source: Path, funnel: Funnel, splits: dict[str, Indices], paths: dict[str, Path], form: Form
 ) -> dict[str, int]:
     """Copy each split's rows out of the source, a batch at a time; gives the number of rows of each."""
-    split_of = np.full(funnel.table.num_rows, -1, np.int8)
+    split_of = np.full(funnel.rows.rows, -1, np.int8)
     for number, split in enumerate(paths):
         split_of[splits[split]] = number
     schema = SCHEMAS[form]
@@ -378,7 +319,7 @@ def write_rows(
 def read_batches(source: Path, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
     """The rows of a source a batch at a time, and the number of the first of them."""
     start = 0
-    with pq.ParquetFile(source) as file:
+    with pq.ParquetFile(source, pre_buffer=False) as file:
         for batch in file.iter_batches(BATCH, columns=columns):
             yield batch, start
             start += batch.num_rows
@@ -395,6 +336,7 @@ def write_rejected(path: Path, source: Path, funnel: Funnel) -> None:
     columns = pq.read_schema(source).names
     with written_whole(path) as temporary:
         writer = RowWriter(temporary, REJECTED)
+        reasons = funnel.reasons()
         for batch, start in read_batches(source, columns):
             removed_by = funnel.removed_by[start : start + batch.num_rows]
             gone = np.flatnonzero(removed_by >= 0)
@@ -403,7 +345,7 @@ def write_rejected(path: Path, source: Path, funnel: Funnel) -> None:
                 {
                     "source_index": row["source_index"],
                     "step": names[step],
-                    "reason": funnel.reasons.get(row["source_index"]),
+                    "reason": next(reasons)[1],
                     "row": row["raw"] if row["problem"] is not None else to_json(row),
                 }
                 for row, step in zip(rows, removed_by[gone].tolist(), strict=True)
@@ -427,14 +369,16 @@ CONTAMINATION = pa.schema(
 
 def write_contamination(path: Path, funnel: Funnel) -> None:
     """One line for each (row, benchmark item) that overlap: the share of the item's words, and the longest span."""
-    hit = funnel.table.filter(pc.is_valid(funnel.table["hits"])).select(["source_index", "step", "hits"])
-    lines = [
-        found | {"source_index": row["source_index"], "removed": row["step"] is not None}
-        for row in hit.to_pylist()
-        for found in row["hits"]
-    ]
     with written_whole(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(lines, schema=CONTAMINATION), temporary)
+        writer = RowWriter(temporary, CONTAMINATION)
+        for _, batch in funnel.rows.batches("source_index", "step", "hits"):
+            lines = [
+                found | {"source_index": row["source_index"], "removed": row["step"] is not None}
+                for row in batch.filter(batch["hits"].is_valid()).to_pylist()
+                for found in row["hits"]
+            ]
+            writer.write(pa.Table.from_pylist(lines, schema=CONTAMINATION))
+        writer.close()
 
 
 if __name__ == "__main__":

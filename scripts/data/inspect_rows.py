@@ -103,7 +103,7 @@ def main() -> None:
     filters = TypeAdapter(Filters).validate_json(options.config)
     tools = Tools(TokenCounter(options.model), OverlapIndex.read(options.questions), read_prompts(options.others))
 
-    with pq.ParquetFile(options.rows) as source:
+    with pq.ParquetFile(options.rows, pre_buffer=False) as source:
         total = source.metadata.num_rows
         groups = shard_of(source.num_row_groups, options.shard, options.shards)
         size = sum(source.metadata.row_group(group).num_rows for group in groups)
@@ -133,7 +133,7 @@ def read_prompts(paths: list[Path]) -> frozenset[bytes]:
     """Digests of the prompts of other data sets' training rows."""
     keys: set[bytes] = set()
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH):
                 candidates = [Candidate(row) for row in batch.to_pylist()]
                 normalise_turns(candidates)
@@ -189,7 +189,12 @@ def inspect_batch(
 
 def is_sampled(row: int, sample: int, total: int) -> bool:
     """Whether a row is one of at least `sample` ones that are spread evenly; all rows are when there are not more."""
-    return row % max(1, total // sample) == 0
+    return row % spacing(sample, total) == 0
+
+
+def spacing(sample: int, total: int) -> int:
+    """Rows from one of an even sample to the next."""
+    return max(1, total // sample)
 
 
 def known_of(candidate: Candidate) -> dict[str, Any]:

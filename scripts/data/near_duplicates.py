@@ -9,12 +9,15 @@ MinHash: Broder, "On the resemblance and containment of documents", 1997. Bands:
 of Massive Datasets", chapter 3.
 """
 
+import mmap
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from scripts.data.funnel import first_of_each
 
 Signatures = NDArray[np.uint32]
 
@@ -23,6 +26,9 @@ MARGIN = 0.05
 
 NEIGHBOURS = 32
 """Rows of a bucket before it that a row is compared with, besides the bucket's first."""
+
+PART = 1_000_000
+"""Rows whose keys are sorted at once."""
 
 CHUNK = 100_000
 """Rows or pairs whose signatures are in memory at once."""
@@ -56,37 +62,50 @@ def find_near_duplicates(signatures: Signatures, rows: NDArray[np.int64], thresh
     permutations = signatures.shape[1]
     bands = choose_bands(threshold, permutations)
     width = permutations // bands
+    first = np.arange(len(rows))
     links: list[NDArray[np.int64]] = []
     for band in range(bands):
         keys = _band_keys(signatures, rows, band * width, width)
-        order = np.argsort(keys, kind="stable")
-        same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
-        if not len(same):
-            continue
-        # Each member of a bucket is compared with the bucket's first, and with those before it.
-        starts = np.ones(len(order), bool)
-        starts[same] = False
-        first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
-        pairs = np.concatenate([np.stack([first[same], same]), *_before(keys[order])], axis=1)
-        pairs = np.unique(order[pairs], axis=1)
-        links.append(pairs[:, _similar(signatures, rows[pairs], threshold)])
-    if not links:
-        return rows
-    left, right = np.concatenate(links, axis=1)
-    graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(rows), len(rows)))
-    _, groups = connected_components(graph, directed=False)
-    # Rows ascend, so the first member of a group is the one that is met first.
-    _, first_member = np.unique(groups, return_index=True)
-    return rows[first_member[groups]]
+        parts = max(1, len(rows) // PART)
+        for part in range(parts):
+            places = np.flatnonzero(keys % np.uint64(parts) == part)
+            for candidates in _candidates(keys[places]):
+                pairs = places[candidates]
+                links.append(pairs[:, _similar(signatures, rows[pairs], threshold)])
+                if sum(found.shape[1] for found in links) > PART:
+                    first, links = _link(first, links), []
+    return rows[_link(first, links)]
 
 
-def _before(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Pairs of places (2, n) of sorted keys with the same key, the nearest ones first, up to NEIGHBOURS apart."""
+def _candidates(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Pairs of places (2, n) with the same key: each with the first of that key, and with NEIGHBOURS before it."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    same = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+    starts = np.ones(len(order), bool)
+    starts[same] = False
+    first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
+    yield order[np.stack([first[same], same])]
     for distance in range(1, NEIGHBOURS + 1):
-        same = np.flatnonzero(keys[distance:] == keys[:-distance])
+        # A row's distance from the first of its key tells whether there is another one so far before it.
+        same = same[same - first[same] > distance]
         if not len(same):
             return
-        yield np.stack([same, same + distance])
+        yield order[np.stack([same - distance, same])]
+
+
+def _link(first: NDArray[np.int64], links: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The first row of each row's group, where groups that are linked become one.
+
+    Args:
+        first: (rows,) the first row of each row's group so far.
+        links: pairs (2, n) of rows.
+    """
+    later = np.flatnonzero(first != np.arange(len(first)))
+    left, right = np.concatenate([np.stack([first[later], later]), *links], axis=1)
+    graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(first), len(first)))
+    _, groups = connected_components(graph, directed=False)
+    return first_of_each(groups.astype(np.int64))
 
 
 def _band_keys(signatures: Signatures, rows: NDArray[np.int64], begin: int, width: int) -> NDArray[np.uint64]:
@@ -94,6 +113,7 @@ def _band_keys(signatures: Signatures, rows: NDArray[np.int64], begin: int, widt
     keys = np.zeros(len(rows), np.uint64)
     for start in range(0, len(rows), CHUNK):
         part = signatures[rows[start : start + CHUNK], begin : begin + width].astype(np.uint64)
+        _release(signatures)
         for column in part.T:
             keys[start : start + CHUNK] = keys[start : start + CHUNK] * np.uint64(0x9E3779B97F4A7C15) + column
             keys[start : start + CHUNK] ^= keys[start : start + CHUNK] >> np.uint64(29)
@@ -106,4 +126,11 @@ def _similar(signatures: Signatures, pairs: NDArray[np.int64], threshold: float)
     for start in range(0, pairs.shape[1], CHUNK):
         left, right = pairs[:, start : start + CHUNK]
         similar[start : start + CHUNK] = (signatures[left] == signatures[right]).mean(axis=1) >= threshold
+        _release(signatures)
     return similar
+
+
+def _release(signatures: Signatures) -> None:
+    """Let go of the pages of a memory-mapped file that were read: they need not be held any more."""
+    if isinstance(signatures, np.memmap):
+        signatures._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

@@ -208,7 +208,7 @@ class _Lines:
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         yield from read_batches(file.iter_batches(BATCH), path.name)
 
 

@@ -1,6 +1,7 @@
 """What a data set is like, in numbers: lengths, languages, groups, and what of the benchmarks stands in it."""
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from scripts.common.files import read_json_lines
-from scripts.data.inspect_rows import TOKEN_SAMPLE, is_sampled
+from scripts.data.funnel import Indices, Inspected
+from scripts.data.inspect_rows import TOKEN_SAMPLE, spacing
 
 BINS = 24
 """Bars of a histogram of lengths; the last one takes all rows beyond the 99th percentile."""
@@ -25,8 +27,8 @@ PROBLEMS = 5
 
 def summarise_rows(
     name: str,
-    table: pa.Table,
-    splits: dict[str, NDArray[np.int64]],
+    inspected: Inspected,
+    splits: dict[str, Indices],
     contamination: Path,
     questions: dict[str, Path],
 ) -> dict[str, Any]:
@@ -34,31 +36,36 @@ def summarise_rows(
 
     Args:
         name: the data set.
-        table: its inspected rows.
-        splits: the rows of each split, as indices into the table.
+        inspected: its inspected rows.
+        splits: the rows of each split, as numbers of rows.
         contamination: the table of overlaps.
         questions: `questions.jsonl` of each benchmark that was looked for.
     """
+    kept = np.zeros(inspected.rows, bool)
+    for rows in splits.values():
+        kept[rows] = True
+    everything = np.ones(inspected.rows, bool)
     # The overlap is the last filter of single rows: those that an earlier one removed were not compared.
-    steps = pc.fill_null(table["step"], "benchmark_overlap")
-    compared = int(pc.sum(pc.equal(steps, "benchmark_overlap")).as_py() or 0)
-    kept = table.take(pa.array(np.sort(np.concatenate(list(splits.values())))))
+    steps = count_values(inspected, "step", everything)
+    compared = inspected.rows - sum(rows for step, rows in steps.items() if step != "benchmark_overlap")
     return {
         "dataset": name,
-        "read": table.num_rows,
-        "tokens": describe_lengths(table, splits),
-        "languages": count_values(kept["language"]),
-        "groups": count_values(kept["balance"]),
-        "parts": {part: rows for part, rows in count_values(kept["part"]).items() if part},
-        "labels": {str(label).lower(): rows for label, rows in count_values(kept["label"]).items()},
-        "problems": describe_problems(table),
+        "read": inspected.rows,
+        "tokens": describe_lengths(inspected, splits),
+        "languages": count_values(inspected, "language", kept),
+        "groups": count_values(inspected, "balance", kept),
+        "parts": {part: rows for part, rows in count_values(inspected, "part", kept).items() if part},
+        "labels": {str(label).lower(): rows for label, rows in count_values(inspected, "label", kept).items()},
+        "problems": [
+            {"source_index": row, "reason": problem} for row, problem in islice(inspected.malformed(), PROBLEMS)
+        ],
         "benchmarks": [describe_overlap(b, path, contamination, compared) for b, path in questions.items()],
     }
 
 
-def describe_lengths(table: pa.Table, splits: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+def describe_lengths(inspected: Inspected, splits: dict[str, Indices]) -> dict[str, Any]:
     """Tokens of templated rows: percentiles and a histogram of each split, over the same bins, by the rows counted."""
-    lengths = {split: counted_lengths(table, rows) for split, rows in splits.items()}
+    lengths = {split: counted_lengths(inspected, rows) for split, rows in splits.items()}
     everything = np.concatenate(list(lengths.values()))
     low, high = (int(everything.min()), int(np.percentile(everything, 99)) + 1) if len(everything) else (0, 1)
     edges = np.unique(np.linspace(low, high, BINS + 1).astype(np.int64))
@@ -79,30 +86,31 @@ def describe_lengths(table: pa.Table, splits: dict[str, NDArray[np.int64]]) -> d
     return {"edges": edges.tolist(), "splits": described}
 
 
-def counted_lengths(table: pa.Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def counted_lengths(inspected: Inspected, rows: Indices) -> Indices:
     """Tokens of the rows that are in the sample. Others that were counted were near a bound, and would bend it."""
-    sampled = rows[[is_sampled(row, TOKEN_SAMPLE, table.num_rows) for row in rows.tolist()]] if len(rows) else rows
-    return np.asarray(table["tokens"].take(pa.array(sampled, pa.int64())).to_numpy(), np.int64)
+    sampled = np.zeros(inspected.rows, bool)
+    sampled[rows[rows % spacing(TOKEN_SAMPLE, inspected.rows) == 0]] = True
+    return np.asarray(inspected.read("tokens", sampled).to_numpy(), np.int64)
 
 
-def count_values(column: pa.ChunkedArray) -> dict[Any, int]:
-    """How often each value stands in a column, the most frequent first; nulls are not counted."""
-    counts = Counter({line["values"]: line["counts"] for line in pc.value_counts(column.drop_null()).to_pylist()})
+def count_values(inspected: Inspected, name: str, kept: NDArray[np.bool_]) -> dict[Any, int]:
+    """How often each value stands in a column of the kept rows, the most frequent first; nulls are not counted."""
+    counts: Counter[Any] = Counter()
+    for start, batch in inspected.batches(name):
+        column = batch.column(0).filter(pa.array(kept[start : start + batch.num_rows])).drop_null()
+        counts.update({line["values"]: line["counts"] for line in column.value_counts().to_pylist()})
     return dict(sorted(counts.items(), key=lambda item: (-item[1], str(item[0]))))
-
-
-def describe_problems(table: pa.Table) -> list[dict[str, Any]]:
-    """The first malformed rows."""
-    bad = table.filter(pc.equal(table["step"], "schema")).slice(0, PROBLEMS)
-    return list(bad.select(["source_index", "reason"]).to_pylist())
 
 
 def describe_overlap(benchmark: str, questions: Path, contamination: Path, rows: int) -> dict[str, Any]:
     """How much of a benchmark stands in the rows that were compared with it, with the longest overlaps."""
-    hits = pq.read_table(contamination, filters=[("benchmark", "==", benchmark)])
+    mine = pc.field("benchmark") == benchmark
+    hits = pq.read_table(contamination, columns=["item", "source_index", "share", "removed"], filters=mine)
     items = len(read_json_lines(questions))
     rows_hit = len(pc.unique(hits["source_index"]))
     order = [("share", "descending"), ("item", "ascending"), ("source_index", "ascending")]
+    worst = hits.sort_by(order).slice(0, EXAMPLES)
+    shown = pq.read_table(contamination, filters=mine & pc.field("source_index").isin(worst["source_index"]))
     return {
         "benchmark": benchmark,
         "items": items,
@@ -110,5 +118,5 @@ def describe_overlap(benchmark: str, questions: Path, contamination: Path, rows:
         "rows_hit": rows_hit,
         "share": rows_hit / max(1, rows),
         "removed": bool(pc.any(hits["removed"], min_count=0).as_py()),
-        "examples": hits.sort_by(order).slice(0, EXAMPLES).drop_columns(["benchmark"]).to_pylist(),
+        "examples": shown.sort_by(order).slice(0, EXAMPLES).drop_columns(["benchmark"]).to_pylist(),
     }

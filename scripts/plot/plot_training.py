@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scripts.common.config import BASE, Plot
 from scripts.common.console import make_parser, run_script, say
-from scripts.common.files import read_json_lines
 from scripts.plot.style import INK, draw_grid, make_figure, model_styles, save_figure, styled, wrap
 
 FEW = 25
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     config = Plot.model_validate_json(options.config)
 
-    logs = {stage: read_json_lines(path) for stage, path in zip(options.stages, options.logs, strict=True)}
+    logs = {stage: pq.read_table(path).to_pylist() for stage, path in zip(options.stages, options.logs, strict=True)}
     with styled():
         save_figure(draw_training(logs, config.colours), options.output)
     say(f"plot_training: {len(logs)} stages")

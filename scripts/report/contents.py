@@ -14,7 +14,6 @@ from scripts.report.words import (
     count,
     duration,
     gigabytes,
-    loss,
     magnitude,
     p_value,
     percent,
@@ -307,66 +306,6 @@ def overlap_table(cards: list[Json], words: Words) -> Markdown:
         words("longest_span"),
     ]
     return make_table(header, rows, "lllrlw", words("overlap_caption"))
-
-
-# --- training -----------------------------------------------------------------------------------
-
-
-def stage_table(tables: Tables, words: Words) -> Markdown:
-    """Table of what each stage trained on, how fast, and from which loss to which."""
-    rows = [stage_row(stage, log, words) for stage, log in zip(tables.stages, tables.logs, strict=True)]
-    header = [
-        words("stage_column"),
-        words("method"),
-        words("rows"),
-        words("steps"),
-        words("tokens_per_second"),
-        words("seconds"),
-        words("first_loss"),
-        words("last_loss"),
-        words("peak_memory"),
-    ]
-    return make_table(header, rows, "llrrrrrrr", words("stages_caption"))
-
-
-def stage_row(stage: Json, log: list[Json], words: Words) -> Cells:
-    """One line of the stage table."""
-    facts = stage["facts"]
-    losses = [row["loss"] for row in log if row.get("loss") is not None]
-    return [
-        stage["name"],
-        stage["config"]["method"].upper(),
-        count(facts.get("train_rows")),
-        count(facts.get("steps")),
-        count(facts.get("tokens_per_second")),
-        count(facts.get("train_seconds")),
-        loss(losses[0] if losses else None),
-        loss(losses[-1] if losses else None),
-        describe_memory([stage], words),
-    ]
-
-
-def training_notes(stages: list[Json], words: Words) -> list[Markdown]:
-    """A sentence for each stage that went on from an earlier attempt, or whose schedule was cut to fit its time."""
-    notes = []
-    for stage in stages:
-        facts = stage["facts"]
-        if facts.get("resumed_from"):
-            notes.append(words("training_resumed", stage=stage["name"], step=count(facts["resumed_from"])))
-        budget = facts.get("budget") or {}
-        if budget.get("cuts") or budget.get("stopped"):
-            notes.append(
-                words(
-                    "training_stopped" if budget["stopped"] else "training_cut",
-                    stage=stage["name"],
-                    planned=count(budget["planned"]),
-                    limit=duration(budget["limit_seconds"]),
-                    steps=count(facts["steps"]),
-                    seconds=duration(budget["seconds"]),
-                    attempts=count(budget["attempts"]),
-                )
-            )
-    return notes
 
 
 # --- benchmarks ---------------------------------------------------------------------------------

@@ -58,6 +58,14 @@ def cut_start(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else "… " + text[-longest:].lstrip()
 
 
+def cut_middle(text: str, longest: int = LONGEST) -> str:
+    """The beginning and the end of a text, with … for what was cut."""
+    text = text.strip()
+    if len(text) <= longest:
+        return text
+    return text[: longest // 2].rstrip() + " … " + text[-longest // 2 :].lstrip()
+
+
 def finalise(value: object) -> str:
     """What Jinja puts in place of an expression: Markdown as it is, anything else escaped."""
     return value if isinstance(value, Markdown) else escape(str(value))

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from scripts.common.config import Report
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json, read_json_lines, write_text
-from scripts.report import contents
+from scripts.report import contents, training
 from scripts.report.contents import Tables
 from scripts.report.markdown import Markdown, finalise
 from scripts.report.words import Words
@@ -38,7 +39,7 @@ def main() -> None:
     tables = Tables(
         cards=[read_json(path) for path in options.cards],
         models=[read_json(path) for path in options.models],
-        logs=[read_json_lines(path) for path in options.logs],
+        logs=[pq.read_table(path).to_pylist() for path in options.logs],
         scores=[read_json(path) for path in options.scores],
         comparisons=read_json(options.comparison),
     )
@@ -112,8 +113,10 @@ def render(
         data_table=contents.data_table(tables.funnels, words) if tables.cards else None,
         card_table=contents.card_table(tables.cards, words) if tables.cards else None,
         overlap_table=contents.overlap_table(tables.cards, words) if tables.cards else None,
-        stage_table=contents.stage_table(tables, words) if tables.stages else None,
-        training_notes=contents.training_notes(tables.stages, words),
+        stage_table=training.stage_table(tables, words) if tables.stages else None,
+        usage_table=training.usage_table(tables.stages, words),
+        proof_table=training.proof_table(tables.stages, words),
+        training_notes=training.training_notes(tables.stages, words),
         score_tables=contents.score_tables(tables, words),
         comparison_table=contents.comparison_table(tables.comparisons, alpha, words) if tables.comparisons else "",
         sampled=sampled,

@@ -4,14 +4,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations.deepspeed import is_deepspeed_available
+from transformers.utils import is_bitsandbytes_available
 from trl import DPOConfig, GRPOConfig, KTOConfig, SFTConfig
 from trl.experimental.orpo import ORPOConfig
 
 from scripts.common.config import Stage
 from scripts.common.console import make_parser, run_script, say
+from scripts.common.errors import UserError
 from scripts.common.files import write_json
 from scripts.common.user_function import load_function
-from scripts.train.recipe import DEFAULTS, build_arguments
+from scripts.train.arguments import DEFAULTS, build_arguments
 
 CONFIGS: dict[str, type[TrainingArguments]] = {
     "sft": SFTConfig,
@@ -40,15 +44,25 @@ def main() -> None:
 
 def check(name: str, stage: Stage, validated: bool = False, processes: int = 1) -> None:
     """Build what the stage will build when it trains. Raises UserError when its arguments or rewards are wrong."""
-    # DeepSpeed looks for GPUs when its section is read, and here there need be none.
-    args = {key: value for key, value in stage.args.items() if key != "deepspeed"}
+    args = stage.args
     settings = DEFAULTS | ({"eval_strategy": "epoch"} if validated else {}) | args
-    settings |= {"use_cpu": True, "bf16": False, "report_to": []}
+    settings |= {"use_cpu": True, "bf16": False}
     if stage.method == "grpo":  # its groups are spread over the processes, and here there is one
         for key in ("per_device_train_batch_size", "per_device_eval_batch_size"):
             settings[key] = processes * args.get(key, 8)
+    if stage.strategy == "fsdp2" and processes == 1:
+        raise UserError(f"stages.{name}.strategy: fsdp2 needs several GPUs; set resources.train.gpus, or use ddp")
+    if stage.tuning == "qlora" and not is_bitsandbytes_available():
+        raise UserError(f"stages.{name}.tuning: qlora needs bitsandbytes; pip install -r envs/requirements-gpu.txt")
+    if stage.strategy.startswith("zero") and not is_deepspeed_available():
+        raise UserError(f"stages.{name}.strategy: it needs DeepSpeed; pip install -r envs/requirements-gpu.txt")
     with TemporaryDirectory() as folder:
-        build_arguments(CONFIGS[stage.method], args, settings | {"output_dir": folder}, f"stages.{name}.args")
+        where = f"stages.{name}.args"
+        arguments = build_arguments(CONFIGS[stage.method], args, settings | {"output_dir": folder}, where)
+    try:
+        get_reporting_integration_callbacks(arguments.report_to)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise UserError(f"{where}.report_to: {str(error).splitlines()[0]}") from error
     for function, path in stage.rewards.functions.items():
         load_function(path, f"stages.{name}.rewards.functions.{function}")
 

@@ -3,19 +3,25 @@
 from trl import GRPOConfig, GRPOTrainer
 
 from scripts.common.console import run_script
-from scripts.train.recipe import fit, load_model, load_rows, make_adapters, make_arguments, parse_job, save
+from scripts.train.arguments import make_arguments
+from scripts.train.fit import fit, save
+from scripts.train.job import load_rows, parse_job
+from scripts.train.model import load_model, load_tokenizer, make_adapters
+from scripts.train.proof import prove_template
 from scripts.train.rewards import make_rewards
 
 
 def main() -> None:
     job = parse_job(__doc__)
     train, validation = load_rows(job, ["prompt", "answer"])
-    model, tokenizer = load_model(job)
+    tokenizer = load_tokenizer(job)
+    arguments = make_arguments(GRPOConfig, job, tokenizer, validation is not None)
+    proof = prove_template(train, tokenizer, job, max_length=None)
 
     trainer = GRPOTrainer(
-        model=model,
+        model=load_model(job),
         reward_funcs=make_rewards(job.stage.rewards, job.name, train),
-        args=make_arguments(GRPOConfig, job, tokenizer, validation is not None),
+        args=arguments,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
@@ -23,7 +29,7 @@ def main() -> None:
     )
 
     facts = fit(trainer, job)
-    save(trainer, tokenizer, job, facts | {"train_rows": len(train)})
+    save(trainer, tokenizer, job, facts | proof | {"train_rows": len(train)})
 
 
 if __name__ == "__main__":

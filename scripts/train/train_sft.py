@@ -3,18 +3,22 @@
 from trl import SFTConfig, SFTTrainer
 
 from scripts.common.console import run_script
-from scripts.train.recipe import fit, load_model, load_rows, make_adapters, make_arguments, parse_job, prove_mask, save
+from scripts.train.arguments import make_arguments
+from scripts.train.fit import fit, save
+from scripts.train.job import load_rows, parse_job
+from scripts.train.model import load_model, load_tokenizer, make_adapters
+from scripts.train.proof import prove_template
 
 
 def main() -> None:
     job = parse_job(__doc__)
     train, validation = load_rows(job, ["messages"])
-    model, tokenizer = load_model(job)
+    tokenizer = load_tokenizer(job)
     arguments = make_arguments(SFTConfig, job, tokenizer, validation is not None)
-    proof = prove_mask(train, tokenizer, job, arguments.max_length)
+    proof = prove_template(train, tokenizer, job, max_length=arguments.max_length)
 
     trainer = SFTTrainer(
-        model=model,
+        model=load_model(job),
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,
@@ -23,7 +27,7 @@ def main() -> None:
     )
 
     facts = fit(trainer, job)
-    save(trainer, tokenizer, job, facts | {"train_rows": len(train)} | proof)
+    save(trainer, tokenizer, job, facts | proof | {"train_rows": len(train)})
 
 
 if __name__ == "__main__":

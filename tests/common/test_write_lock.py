@@ -83,12 +83,19 @@ def _imported_packages() -> dict[str, str]:
     return {name: path for name, path in found.items() if name not in {*sys.stdlib_module_names, "scripts", "tests"}}
 
 
+ON_GPUS = {"deepspeed": "deepspeed", "pynvml": "nvidia-ml-py"}
+"""Modules that are imported where a GPU is used alone, and the packages that have them."""
+
+
 def test_what_we_import_is_wanted_by_name() -> None:
     """A package that only comes along with another one may leave with it."""
     owners = importlib.metadata.packages_distributions()
     wanted = _pins(_lines("requirements.in"))
     imported = _imported_packages()
     assert len(imported) > 10
+    on_gpus = _pins(_lines("requirements-gpu.txt"))
+    for module, owner in ON_GPUS.items():
+        assert owner in on_gpus and imported.pop(module)
     missing = {
         module: path
         for module, path in imported.items()

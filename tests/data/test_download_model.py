@@ -66,6 +66,15 @@ def test_a_system_message_stands_before_conversations_without_one(tokenizer: Any
     assert _render(tokenizer, own, system) == _render(tokenizer, own, None)
 
 
+def test_the_prompt_suffix_stands_behind_every_user_message(tokenizer: Any) -> None:
+    suffix = "\nPut the answer within \\boxed{}."
+    template = chat_template("Be brief.", suffix)
+    asked = USER | {"content": USER["content"] + suffix}
+    for options in ({}, {"add_generation_prompt": True}):
+        rendered = tokenizer.apply_chat_template([USER, ANSWER, USER], tokenize=False, chat_template=template, **options)
+        assert rendered == _render(tokenizer, [asked, ANSWER, asked], "Be brief.", **options)
+
+
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("{}%#\\\"'\n"), max_size=12))
 def test_any_system_message_is_taken_as_it_is(tokenizer: Any, system: str) -> None:

@@ -1,12 +1,14 @@
 """Every row is accounted for: trained on, held out, or rejected by a filter with a name."""
 
 import json
+import os
 import random
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkstemp
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +23,6 @@ from scripts.common.files import read_json, write_json_lines
 from scripts.data.benchmark_overlap import OverlapIndex
 from scripts.data.filter_dataset import (
     SPLITS,
-    Funnel,
     RowWriter,
     apply_filters,
     check_malformed,
@@ -33,6 +34,7 @@ from scripts.data.filter_dataset import (
     split_rows,
 )
 from scripts.data.filters import Tools
+from scripts.data.funnel import Funnel, Inspected
 from scripts.data.inspect_rows import INSPECTED, inspect_batch, is_sampled, shard_of
 from scripts.data.schemas import SCHEMAS, SOURCE_SCHEMAS, Row, Turns
 from scripts.data.texts import normalise
@@ -96,7 +98,16 @@ def _funnel(rows: list[Row], form: Form = "messages", **filters: Any) -> Funnel:
     schema = SOURCE_SCHEMAS[form]
     given_rows = pa.Table.from_pylist(_complete(rows), schema=schema).to_pylist()
     lines, signatures = inspect_batch(given_rows, form, Filters.model_validate(OFF | filters), tools, len(rows))
-    return Funnel(pa.Table.from_pylist(lines, schema=INSPECTED), signatures)
+    handle, name = mkstemp(suffix=".parquet")
+    os.close(handle)
+    pq.write_table(pa.Table.from_pylist(lines, schema=INSPECTED), name)
+    funnel = Funnel(Inspected([Path(name)]), signatures)
+    finalize(funnel.rows, os.unlink, name)
+    return funnel
+
+
+def _reasons(funnel: Funnel) -> dict[int, str | None]:
+    return dict(funnel.reasons())
 
 
 def _apply(rows: list[Row], form: Form = "messages", seed: int = 1, **filters: Any) -> Funnel:
@@ -128,7 +139,7 @@ def test_all_filters_off_leave_all_rows() -> None:
         {"step": "read", "removed": 0, "rows": 3},
         {"step": "schema", "removed": 1, "rows": 2},
     ]
-    assert funnel.reasons == {2: "messages is missing, not a list of turns"}
+    assert _reasons(funnel) == {2: "messages is missing, not a list of turns"}
 
 
 def test_a_row_goes_at_the_first_filter_that_it_fails() -> None:
@@ -144,13 +155,13 @@ def test_duplicates_keep_the_first_and_name_it() -> None:
     rows = [_chat("Élan", "b"), _chat(" ÉLAN\n", "b"), _chat("Élan", "c"), _chat("ﬁne", "x"), _chat("fine", "X")]
     funnel = _apply(rows, duplicates=True)
     assert funnel.alive.tolist() == [0, 2, 3]
-    assert funnel.reasons == {1: "the same text as row 0", 4: "the same text as row 3"}
+    assert _reasons(funnel) == {1: "the same text as row 0", 4: "the same text as row 3"}
 
 
 def test_a_row_that_is_gone_takes_no_duplicate_with_it() -> None:
     rows = [_chat("a", "b") | {"problem": "bad"}, _chat("a", "b"), _chat("c", ""), _chat("a", "b")]
     funnel = _apply(rows, duplicates=True, empty=True)
-    assert funnel.alive.tolist() == [1] and funnel.reasons[3] == "the same text as row 1"
+    assert funnel.alive.tolist() == [1] and _reasons(funnel)[3] == "the same text as row 1"
 
 
 def test_texts_that_only_join_to_the_same_are_no_duplicates() -> None:
@@ -173,7 +184,7 @@ def test_near_duplicates_keep_the_first_and_name_it() -> None:
     ]
     funnel = _apply(rows, near_duplicates=0.8)
     assert funnel.alive.tolist() == [0, 1]
-    assert funnel.reasons == {2: "bad", 3: "nearly the text of row 1", 4: "nearly the text of row 1"}
+    assert _reasons(funnel) == {2: "bad", 3: "nearly the text of row 1", 4: "nearly the text of row 1"}
 
 
 @pytest.mark.parametrize("near", [None, 0.8])
@@ -194,13 +205,13 @@ def test_label_balance() -> None:
     rows = _labels(*[True] * 10, *[False] * 4)
     funnel = _apply(rows, "kto", max_label_ratio=1.5)
     assert funnel.steps[-1] == {"step": "max_label_ratio", "removed": 4, "rows": 10}
-    assert set(funnel.reasons.values()) == {"too many desirable rows: 10 to 4"}
+    assert set(_reasons(funnel).values()) == {"too many desirable rows: 10 to 4"}
     assert set(range(10, 14)) <= set(funnel.alive.tolist()), "no row of the rarer label goes"
     assert _apply(rows, "kto", max_label_ratio=1.5).alive.tolist() == funnel.alive.tolist()
     drawn = {tuple(_apply(rows, "kto", seed, max_label_ratio=1.5).alive) for seed in range(5)}
     assert len(drawn) > 1, "the seed draws"
     turned = _apply(_labels(*[False] * 10, *[True] * 4), "kto", max_label_ratio=1)
-    assert set(turned.reasons.values()) == {"too many undesirable rows: 10 to 4"}
+    assert set(_reasons(turned).values()) == {"too many undesirable rows: 10 to 4"}
     assert turned.steps[-1]["rows"] == 8
 
 
@@ -235,7 +246,7 @@ def test_mixture_by_rows() -> None:
     draw_mixture(funnel, _mixture(x={"rows": 4}, y={}, z={"rows": 9}), seed=1)
     assert _drawn(funnel) == {"x": 4, "y": 20, "z": 5}, "a part gives what it has when more is asked for"
     assert funnel.steps[-1] == {"step": "mixture", "removed": 6, "rows": 29}
-    assert set(funnel.reasons.values()) == {"not drawn from part x"}
+    assert set(_reasons(funnel).values()) == {"not drawn from part x"}
 
 
 @pytest.mark.parametrize(
@@ -270,7 +281,7 @@ def _sample(source: list[Row], seed: int = 1, form: Form = "messages", **sample:
     before = len(funnel.alive)
     draw_sample(funnel, Sample.model_validate(sample), seed)
     assert funnel.steps[-1] == {"step": "sample", "removed": before - len(funnel.alive), "rows": len(funnel.alive)}
-    assert set(funnel.reasons.values()) <= {"not drawn", "bad"}
+    assert set(_reasons(funnel).values()) <= {"not drawn", "bad"}
     drawn: list[int] = funnel.alive.tolist()
     assert drawn == sorted(drawn), "the order is that of the source"
     return drawn
@@ -289,7 +300,7 @@ def test_every_row_has_the_same_chance() -> None:
     inspected = _apply(_distinct(10))
     counts: Counter[int] = Counter()
     for seed in range(1000):
-        funnel = Funnel(inspected.table, inspected.signatures)
+        funnel = Funnel(inspected.rows, inspected.signatures)
         draw_sample(funnel, Sample(rows=3), seed)
         counts.update(funnel.alive.tolist())
     assert all(abs(counts[i] - 300) < 65 for i in range(10)), counts
@@ -688,12 +699,12 @@ def test_every_row_is_accounted_for(problem: tuple[Form, list[Row], dict[str, An
     funnel, splits = run()
     placed = [*(i for part in splits.values() for i in part.tolist()), *np.flatnonzero(funnel.removed_by >= 0).tolist()]
     assert sorted(placed) == list(range(len(rows)))
-    assert set(funnel.reasons) == set(np.flatnonzero(funnel.removed_by >= 0).tolist()), "each has a reason"
+    assert set(_reasons(funnel)) == set(np.flatnonzero(funnel.removed_by >= 0).tolist()), "each has a reason"
     _assert_adds_up(funnel.steps, len(rows), sum(map(len, splits.values())))
     assert len(splits["validation"]) <= config.validation and len(splits["test"]) <= config.test
 
     again, same = run()
-    assert again.steps == funnel.steps and again.reasons == funnel.reasons
+    assert again.steps == funnel.steps and _reasons(again) == _reasons(funnel)
     assert {name: part.tolist() for name, part in same.items()} == {name: p.tolist() for name, p in splits.items()}
 
 

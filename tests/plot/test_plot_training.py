@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from scripts.common.files import write_json_lines
 from scripts.plot import plot_training
 from scripts.plot.plot_training import find_panels, read_series
+from scripts.train.measure import write_steps
 from tests.plot.conftest import Draw
 from tests.report.tables import Json, make_log
 
@@ -27,9 +27,9 @@ def test_series_has_the_rows_with_a_value() -> None:
 
 
 def test_figure_names_stages_and_quantities(draw: Draw, tmp_path: Path) -> None:
-    write_json_lines(tmp_path / "sft.jsonl", make_log("sft"))
-    write_json_lines(tmp_path / "dpo.jsonl", make_log("dpo"))
-    logs = [tmp_path / "sft.jsonl", tmp_path / "dpo.jsonl"]
+    write_steps(tmp_path / "sft.parquet", make_log("sft"))
+    write_steps(tmp_path / "dpo.parquet", make_log("dpo"))
+    logs = [tmp_path / "sft.parquet", tmp_path / "dpo.parquet"]
     svg = draw(plot_training, "--stages", "sft", "dpo-beta_0$1$", "--logs", *logs)
     for label in (
         ">sft<",
@@ -44,5 +44,5 @@ def test_figure_names_stages_and_quantities(draw: Draw, tmp_path: Path) -> None:
 
 
 def test_log_of_one_step_is_drawn(draw: Draw, tmp_path: Path) -> None:
-    write_json_lines(tmp_path / "log.jsonl", [{"step": 1, "loss": 1.0}])
-    assert ">training<" in draw(plot_training, "--stages", "sft", "--logs", tmp_path / "log.jsonl")
+    write_steps(tmp_path / "log.parquet", [{"step": 1, "loss": 1.0}])
+    assert ">training<" in draw(plot_training, "--stages", "sft", "--logs", tmp_path / "log.parquet")

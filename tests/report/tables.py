@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from scripts.train.measure import write_steps
+
 Json = dict[str, Any]
 
 MODELS = ("base", "sft", "dpo")
@@ -121,6 +123,15 @@ def make_stage(name: str, method: str, parent: str, dataset: str) -> Json:
         "resumed_from": 0,
         "parameters": 134_515_008,
         "trainable_parameters": 134_515_008,
+        "processes": 1,
+        "strategy": "ddp",
+        "attention": "sdpa",
+        "effective_batch": 8,
+        "seconds_per_epoch": 60.2,
+        "mfu": None,
+        "energy_kwh": None,
+        "trained_token_share": 0.25,
+        "proof": [{"row": row, "texts": [f"<|im_start|>user\nask {row}⟦yes<|im_end|>⟧"]} for row in range(3)],
     }
     return make_manifest("model", name, config, facts, minute=7)
 
@@ -235,10 +246,11 @@ def write_tables(folder: Path, tables: Json, items: dict[str, list[Json]]) -> di
         for path, table in zip(paths, tables[name], strict=True):
             path.write_text(json.dumps(table), encoding="utf-8")
         options[f"--{name}"] = list(map(str, paths))
-    logs = [folder / f"log-{place}.jsonl" for place in range(len(tables["logs"]))]
-    rows = dict(zip(logs, tables["logs"], strict=True))
+    logs = [folder / f"log-{place}.parquet" for place in range(len(tables["logs"]))]
+    for path, log in zip(logs, tables["logs"], strict=True):
+        write_steps(path, log)
     item_paths = [folder / f"scores-{place}.items.jsonl" for place in range(len(tables["scores"]))]
-    rows |= {path: items[score["model"]] for path, score in zip(item_paths, tables["scores"], strict=True)}
+    rows = {path: items[score["model"]] for path, score in zip(item_paths, tables["scores"], strict=True)}
     for path, lines in rows.items():
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     comparison = folder / "comparison.json"

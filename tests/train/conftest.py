@@ -7,33 +7,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scripts.common.data_config import Form
 from scripts.data.schemas import SCHEMAS
 from tests.common.running import run_script
 from tests.train.stages import SFT, chat, sft_options
 
 
-def _write(path: Path, form: Any, rows: list[dict[str, Any]]) -> None:
+def _write(path: Path, form: Form, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[form]), path)
 
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with rows of both kinds: the answer to everything is the same, so that it can be learnt at once."""
+    """A folder with rows of each kind: the answer to everything is the same, so that it can be learnt at once."""
     folder = tmp_path_factory.mktemp("rows")
-    for split, numbers in (("train", range(24)), ("validation", range(24, 28))):
-        _write(folder / f"{split}.parquet", "messages", [chat(i) for i in numbers])
-    pairs = [
-        {
-            "source_index": i,
-            "prompt": chat(i)["messages"][:1],
-            "chosen": chat(i)["messages"][1:],
-            "rejected": [{"role": "assistant", "content": f"no {i}"}],
-        }
-        for i in range(16)
-    ]
-    _write(folder / "pairs.parquet", "preference", pairs)
-    _write(folder / "no_pairs.parquet", "preference", [])
-    _write(folder / "no_rows.parquet", "messages", [])
+    right = chat(0)["messages"][1:]
+    asked = [{"source_index": i, "prompt": chat(i)["messages"][:1]} for i in range(16)]
+    wrong = [[{"role": "assistant", "content": f"no {i}"}] for i in range(16)]
+    rows: dict[Form, list[dict[str, Any]]] = {
+        "messages": [chat(i) for i in range(24)],
+        "preference": [row | {"chosen": right, "rejected": wrong[i]} for i, row in enumerate(asked)],
+        "kto": [row | {"completion": (wrong[i], right)[i % 2], "label": bool(i % 2)} for i, row in enumerate(asked)],
+        "prompt": [row | {"answer": "yes"} for row in asked],
+    }
+    for form, given in rows.items():
+        _write(folder / f"{form}.parquet", form, given)
+        _write(folder / f"no_{form}.parquet", form, [])
+    _write(folder / "validation.parquet", "messages", [chat(i) for i in range(24, 28)])
     return folder
 
 

@@ -18,7 +18,7 @@ def _stage(method: str = "sft", **section: Any) -> Stage:
 
 @pytest.mark.parametrize("method", CONFIGS)
 def test_good_arguments_pass(method: str) -> None:
-    args = {"learning_rate": 1e-5, "num_train_epochs": 2, "deepspeed": {"zero_optimization": {"stage": 2}}}
+    args = {"learning_rate": 1e-5, "num_train_epochs": 2}
     check("mine", _stage(method, args=args))
 
 
@@ -40,6 +40,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dpo", {"args": {"bta": 0.1}}, "stages.mine.args.bta: TRL's config has no such field; did you mean 'beta'?"),
     ("sft", {"args": {"seed": 1}}, "stages.mine.args.seed: the pipeline sets this itself; remove it"),
     ("sft", {"args": {"eval_strategy": "stesp"}}, "stages.mine.args: stesp is not a valid IntervalStrategy"),
+    ("sft", {"args": {"deepspeed": {}}}, "stages.mine.args.deepspeed: the pipeline sets this itself; set the stage's"),
+    ("dpo", {"args": {"report_to": ["tensorbord"]}}, "stages.mine.args.report_to: tensorbord is not supported"),
+    (
+        "sft",
+        {"strategy": "fsdp2"},
+        "stages.mine.strategy: fsdp2 needs several GPUs; set resources.train.gpus, or use ddp",
+    ),
     ("kto", {"args": {"lr_scheduler_type": "cosin"}}, "stages.mine.args: cosin is not a valid SchedulerType"),
     (
         "grpo",

@@ -4,11 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scripts.common.files import read_json, read_json_lines
+from scripts.common.files import read_json
 from tests.common.running import call_main
 from tests.train.stages import DPO, dpo_options
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 def _train(folder: Path, parent: Path, rows: Path, stage: dict[str, Any]) -> list[dict[str, Any]]:
     """Train, and give the log of the steps."""
     call_main("train.train_dpo", folder, **dpo_options(parent, rows, stage))
-    return [row for row in read_json_lines(folder / "dpo.jsonl") if "loss" in row]
+    return [row for row in pq.read_table(folder / "dpo.parquet").to_pylist() if row["loss"] is not None]
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

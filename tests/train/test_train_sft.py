@@ -8,15 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.errors import UserError
-from scripts.common.files import hash_file, hash_json, read_json, read_json_lines
+from scripts.common.files import hash_file, hash_json, read_json
 from scripts.common.manifest import find_model
 from tests.common.running import call_main, run_script, start_script
-from tests.train.stages import SFT, sft_options, with_args
+from tests.train.stages import SFT, read_losses, sft_options, with_args
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def test_it_learns(finished: Path) -> None:
-    losses = [row["loss"] for row in read_json_lines(finished / "sft.jsonl") if "loss" in row]
+    losses = read_losses(finished / "sft.parquet")
     assert len(losses) == 31, "every step is logged"
     assert losses[0] > 4 and losses[-1] < 0.5
     folder = finished / "sft" / "model"
@@ -42,7 +43,9 @@ def test_it_learns(finished: Path) -> None:
 
 def test_what_it_leaves_behind(finished: Path, tiny_model: Path) -> None:
     model = finished / "sft" / "model"
-    assert {path.name for path in (finished / "sft").iterdir()} == {"manifest.json", "model"}, "checkpoints have served"
+    assert {path.name for path in (finished / "sft").iterdir()} == {"manifest.json", "model", "proof.json"}, (
+        "checkpoints have served"
+    )
     names = {path.name for path in model.iterdir()}
     assert {
         "config.json",
@@ -53,10 +56,10 @@ def test_what_it_leaves_behind(finished: Path, tiny_model: Path) -> None:
     } <= names
     for name in ("generation_config.json", "chat_template.jinja"):
         assert (model / name).read_bytes() == (find_model(tiny_model) / name).read_bytes()
-    for path in (*model.iterdir(), finished / "sft" / "manifest.json", finished / "sft.jsonl"):
+    for path in (*model.iterdir(), finished / "sft" / "manifest.json", finished / "sft.parquet"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o060 == 0o060, f"a group cannot read {path.name}"
     written = (finished / "sft" / "manifest.json").stat().st_mtime_ns
-    assert all(path.stat().st_mtime_ns <= written for path in (*model.iterdir(), finished / "sft.jsonl"))
+    assert all(path.stat().st_mtime_ns <= written for path in (*model.iterdir(), finished / "sft.parquet"))
 
 
 def test_the_manifest_tells_what_was_done(finished: Path) -> None:
@@ -90,7 +93,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, finished: Path,
     stopped_at = int(checkpoint.name.removeprefix("checkpoint-"))
     assert 5 <= stopped_at < 31
     assert said.splitlines()[-1] == f"train_sft sft: stopped at step {stopped_at}; the next run goes on from there"
-    assert not (tmp_path / "sft" / "manifest.json").exists() and not (tmp_path / "sft.jsonl").exists()
+    assert not (tmp_path / "sft" / "manifest.json").exists() and not (tmp_path / "sft.parquet").exists()
 
     # What a kill in the middle of writing leaves: a folder with a higher number, and no state in it.
     (checkpoint.parent / "checkpoint-30").mkdir()
@@ -99,7 +102,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, finished: Path,
     assert f"train_sft sft: going on from checkpoint-{stopped_at}" in run.stderr.splitlines()
     assert _facts(tmp_path)["resumed_from"] == stopped_at
     assert _facts(tmp_path)["weights_sha256"] == _facts(finished)["weights_sha256"]
-    losses = [[row["loss"] for row in read_json_lines(f / "sft.jsonl") if "loss" in row] for f in (tmp_path, finished)]
+    losses = [read_losses(folder / "sft.parquet") for folder in (tmp_path, finished)]
     assert losses[0] == losses[1], "the log has every step of both attempts, once"
 
 
@@ -138,4 +141,4 @@ def test_a_wrong_argument_leaves_nothing(tmp_path: Path, tiny_model: Path, rows:
 def test_held_out_rows_are_measured(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
     options = sft_options(tiny_model, rows, with_args(SFT, max_steps=3)) | {"validation": rows / "validation.parquet"}
     call_main("train.train_sft", tmp_path, **options)
-    assert [row["eval_loss"] for row in read_json_lines(tmp_path / "sft.jsonl") if "eval_loss" in row]
+    assert any(pq.read_table(tmp_path / "sft.parquet")["eval_loss"].is_valid().to_pylist())

@@ -1,0 +1,218 @@
+"""How fast is a training stage? `make bench-train` runs this.
+
+SmolLM2-135M learns from the same 256 conversations, 8 an optimiser step, for one epoch, with all weights and with LoRA:
+by our stage, by a plain TRL script with TRL's defaults (bench_train_plain.py), and, given the command of a
+LLaMA-Factory (`--llamafactory PATH`), by that with its nearest settings. Each is a whole process, from its start to the
+saved model, one after another and all of them again (`--rounds`). The conversations are made of words of the model's
+own vocabulary, with lengths that scatter as those of instruction data do. Every trained model is then scored by its
+loss on 64 more of them. Printed are the seconds of each process, trained samples a second, ratios, and the losses.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks_cpu.bench_data import REPOSITORY, draw, read_vocabulary, run
+from scripts.common.files import write_json, write_json_lines
+from scripts.common.manifest import find_model
+from scripts.common.torch_setup import prepare_torch
+from scripts.data.schemas import SCHEMAS
+
+SAMPLES, HELD_OUT, BATCH = 256, 64, 8
+LONGEST = 1024
+LEARNING_RATE = {"full": 2e-5, "lora": 2e-4}
+LORA = {"r": 16, "alpha": 32}
+
+MEDIAN_WORDS, SPREAD = 30, 0.7
+"""Words of an answer: their logarithm is normal around that of the median with this standard deviation."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2, help="how often each is run")
+    parser.add_argument("--folder", type=Path, default=Path("work/bench-train"))
+    parser.add_argument("--llamafactory", help="the command `llamafactory-cli` of an environment of its own")
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "base" / "manifest.json"
+    if not model.is_file():
+        source = yaml.safe_load((REPOSITORY / "recipes" / "demo.yaml").read_text(encoding="utf-8"))["model"]
+        run("download_model", [{"config": json.dumps(source), "cache": folder / "cache", "output": model}])
+    rows = make_rows(model, folder)
+
+    commands: dict[str, Any] = {"ours": our_command, "trl": trl_command}
+    if options.llamafactory:
+        commands["llamafactory"] = lambda *given: factory_command(options.llamafactory, *given)
+    runs: dict[str, list[float]] = {}
+    losses: dict[str, float] = {}
+    for number in range(options.rounds):
+        for tuning in ("full", "lora"):
+            for name, command in commands.items():
+                output = folder / f"{name}-{tuning}"
+                shutil.rmtree(output, ignore_errors=True)
+                output.mkdir()
+                seconds = run_whole(command(model, rows, tuning, output), output / "log.txt")
+                runs.setdefault(output.name, []).append(seconds)
+                print(f"round {number}: {output.name} {seconds:.1f} s", flush=True)
+                if number == 0:
+                    losses[output.name] = held_out_loss(model, output / "model", rows["held_out"])
+    losses["base"] = held_out_loss(model, find_model(model), rows["held_out"])
+    table = {
+        name: {
+            "seconds": [round(value, 1) for value in seconds],
+            "samples_per_second": round(SAMPLES / statistics.median(seconds), 2),
+            "ours_faster_by": round(
+                statistics.median(seconds) / statistics.median(runs[f"ours-{name.split('-')[1]}"]), 2
+            ),
+            "held_out_loss": round(losses[name], 4),
+        }
+        for name, seconds in runs.items()
+    } | {"base": {"held_out_loss": round(losses["base"], 4)}}
+    write_json(folder / "figures.json", table)
+    print(json.dumps(table, indent=2))
+
+
+def run_whole(command: list[Any], log: Path) -> float:
+    """Seconds of a process from its start to its end."""
+    started = time.monotonic()
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+    with log.open("w") as output:
+        ended = subprocess.run(
+            list(map(str, command)),
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if ended.returncode:
+        sys.exit(f"error: {log.parent.name} failed; see {log}")
+    return time.monotonic() - started
+
+
+# --- the three ----------------------------------------------------------------------------------
+
+
+def our_command(model: Path, rows: dict[str, Path], tuning: str, output: Path) -> list[Any]:
+    """A stage as the pipeline runs it: nothing is padded, and no activation is computed twice."""
+    args = {
+        "learning_rate": LEARNING_RATE[tuning],
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": BATCH,
+        "max_length": None,
+        "padding_free": True,
+        "lr_scheduler_type": "linear",
+    }
+    stage = {"method": "sft", "from": "base", "dataset": "rows", "tuning": tuning, "lora": LORA, "args": args}
+    return [
+        *(sys.executable, "-m", "scripts.train.train_sft", "--name", "bench", "--config", json.dumps(stage)),
+        *("--seed", 0, "--dtype", "float32", "--cpus", os.cpu_count(), "--parent", model, "--train", rows["train"]),
+        *("--validation", rows["nothing"], "--steps", output / "steps.parquet", "--manifest", output / "manifest.json"),
+    ]
+
+
+def trl_command(model: Path, rows: dict[str, Path], tuning: str, output: Path) -> list[Any]:
+    """A plain script over TRL, with TRL's defaults."""
+    return [
+        *(sys.executable, "-m", "benchmarks_cpu.bench_train_plain", find_model(model), rows["json"], output / "model"),
+        *(tuning, LEARNING_RATE[tuning], BATCH, LORA["r"], LORA["alpha"]),
+    ]
+
+
+def factory_command(program: str, model: Path, rows: dict[str, Path], tuning: str, output: Path) -> list[Any]:
+    """LLaMA-Factory with the same batches, its own packing that keeps examples apart being slower on a CPU."""
+    config = {
+        "model_name_or_path": str(find_model(model)),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": tuning,
+        "dataset": "rows",
+        "dataset_dir": str(rows["json"].parent),
+        "template": "chatml",
+        "cutoff_len": LONGEST,
+        "output_dir": str(output / "model"),
+        "per_device_train_batch_size": BATCH,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": LEARNING_RATE[tuning],
+        "num_train_epochs": 1,
+        "lr_scheduler_type": "linear",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "overwrite_output_dir": True,
+        "overwrite_cache": True,
+    }
+    if tuning == "lora":
+        config |= {"lora_rank": LORA["r"], "lora_alpha": LORA["alpha"], "lora_target": "all"}
+    path = output / "factory.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return [program, "train", path]
+
+
+# --- rows and losses ----------------------------------------------------------------------------
+
+
+def make_rows(model: Path, folder: Path) -> dict[str, Path]:
+    """The same conversations as each of the three reads them, and held-out ones."""
+    words = read_vocabulary(model)
+    rng = np.random.default_rng(0)
+    cumulative = np.cumsum(1 / np.arange(1, len(words) + 1))
+    cumulative /= cumulative[-1]
+    rows = []
+    for number in range(SAMPLES + HELD_OUT):
+        length = min(round(math.exp(rng.normal(math.log(MEDIAN_WORDS), SPREAD))), 700)
+        question, answer = (" ".join(next(draw(words, cumulative, rng, 1, size))) for size in (length // 3 + 3, length))
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        rows.append({"source_index": number, "messages": turns, "answer": None})
+    paths = {name: folder / f"{name}.parquet" for name in ("train", "held_out", "nothing")}
+    parts = {"train": rows[:SAMPLES], "held_out": rows[SAMPLES:], "nothing": []}
+    for name, path in paths.items():
+        pq.write_table(pa.Table.from_pylist(parts[name], schema=SCHEMAS["messages"]), path)
+    paths["json"] = folder / "rows.jsonl"
+    write_json_lines(paths["json"], [{"messages": row["messages"]} for row in rows[:SAMPLES]])
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    about = {"file_name": "rows.jsonl", "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
+    write_json(folder / "dataset_info.json", {"rows": about})
+    return paths
+
+
+def held_out_loss(base: Path, folder: Path, rows: Path) -> float:
+    """Mean loss of a model over the assistant's tokens of held-out conversations, in the run's template."""
+    prepare_torch(0, os.cpu_count() or 1)
+    tokenizer = AutoTokenizer.from_pretrained(find_model(base))
+    adapters = folder / "adapter_config.json"
+    model = AutoModelForCausalLM.from_pretrained(find_model(base) if adapters.is_file() else folder, dtype="float32")
+    if adapters.is_file():
+        model.load_adapter(str(folder))
+    model.eval()
+    total = count = 0.0
+    for row in pq.read_table(rows).to_pylist():
+        encoded = tokenizer.apply_chat_template(
+            row["messages"], tokenize=True, return_dict=True, return_assistant_tokens_mask=True, return_tensors="pt"
+        )
+        ids, mask = encoded["input_ids"], torch.as_tensor(encoded["assistant_masks"]).view(1, -1).bool()
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0, :-1].float()
+        losses = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")[mask[0, 1:]]
+        total, count = total + float(losses.sum()), count + losses.numel()
+    return total / count
+
+
+if __name__ == "__main__":
+    main()

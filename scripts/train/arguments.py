@@ -1,0 +1,110 @@
+"""TRL's config of a stage: its `args`, over our defaults, under what the pipeline must set itself."""
+
+import copy
+import dataclasses
+from typing import Any, TypeVar
+
+from transformers import TrainingArguments
+
+from scripts.common.errors import UserError, nearest
+from scripts.train.job import Job
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+OURS = (
+    "output_dir",
+    "seed",
+    "data_seed",
+    "use_cpu",
+    "disable_tqdm",
+    "eos_token",
+    "assistant_only_loss",
+    "bf16",
+    "fp16",
+    "deepspeed",
+    "fsdp",
+    "fsdp_config",
+    "save_only_model",
+    "logging_nan_inf_filter",
+    "model_init_kwargs",
+)
+"""Fields of the trainer's config that the pipeline sets itself; `args` may not."""
+
+DEFAULTS: dict[str, Any] = {
+    "logging_steps": 1,
+    "save_strategy": "steps",
+    "save_steps": 200,
+    "save_total_limit": 1,
+    "gradient_checkpointing": False,
+    "report_to": ["tensorboard"],
+}
+"""What we set where `args` does not: every step is logged, and a killed stage loses 200 steps at most."""
+
+_AUTO = dict.fromkeys(
+    ("gradient_clipping", "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto"
+)
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "zero2": {"deepspeed": {"zero_optimization": {"stage": 2, "overlap_comm": True}, **_AUTO}},
+    "zero3": {
+        "deepspeed": {
+            "zero_optimization": {"stage": 3, "overlap_comm": True, "stage3_gather_16bit_weights_on_model_save": True},
+            **_AUTO,
+        }
+    },
+    "fsdp2": {"fsdp": "full_shard", "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}},
+}
+"""How the stage's `strategy` is asked for. DeepSpeed fills in `auto` from the other arguments."""
+
+
+def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_validation: bool) -> Arguments:
+    """TRL's config of the method for this job. ZeRO-3 loads the model in parts when this was called before."""
+    stage = job.stage
+    on_gpu = job.device == "cuda"
+    settings = DEFAULTS | ({"eval_strategy": "epoch"} if has_validation else {}) | stage.args
+    settings |= {
+        "output_dir": str(job.checkpoints),
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu and job.dtype == "bfloat16",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # it would hide a loss that is not a number
+    }
+    strategy = copy.deepcopy(STRATEGIES[stage.strategy])
+    if "deepspeed" in strategy and on_gpu:
+        strategy["deepspeed"]["bf16"] = {"enabled": job.dtype == "bfloat16"}
+    if stage.method == "sft":
+        # It learns the assistant's turns, up to the end of the turn.
+        settings |= {"eos_token": tokenizer.eos_token, "assistant_only_loss": True}
+    arguments = build_arguments(config, stage.args, settings | strategy, f"stages.{job.name}.args")
+    if stage.method == "grpo":
+        # Answers are sampled for several steps at once, and a checkpoint between would not know them.
+        sampled = steps_between_samples(arguments)
+        arguments.save_steps = max(1, round(arguments.save_steps / sampled)) * sampled
+    return arguments
+
+
+def steps_between_samples(arguments: Any) -> int:
+    """Optimiser steps for which GRPO's answers to a set of prompts serve."""
+    return max(1, arguments.steps_per_generation * arguments.num_iterations // arguments.gradient_accumulation_steps)
+
+
+def build_arguments(config: type[Arguments], args: dict[str, Any], settings: dict[str, Any], where: str) -> Arguments:
+    """TRL's config from `settings`, of which `args` are the user's.
+
+    Raises:
+        UserError: an argument that TRL does not know, one that is ours to set, or a value that TRL refuses.
+    """
+    known = [field.name for field in dataclasses.fields(config)]
+    for argument in args:
+        if argument in OURS:
+            remedy = "set the stage's strategy" if argument in ("deepspeed", "fsdp", "fsdp_config") else "remove it"
+            raise UserError(f"{where}.{argument}: the pipeline sets this itself; {remedy}")
+        if argument not in known:
+            raise UserError(f"{where}.{argument}: TRL's config has no such field{nearest(argument, known)}")
+    try:
+        return config(**settings)
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error

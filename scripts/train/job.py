@@ -1,0 +1,108 @@
+"""One training stage, as its rule asks for it: the command line that all methods share."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from datasets import Dataset
+from pydantic import TypeAdapter
+
+from scripts.common.config import Stage
+from scripts.common.console import make_parser
+from scripts.common.files import hash_file, hash_json, read_json
+from scripts.common.manifest import find_model
+from scripts.common.torch_setup import prepare_torch
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage trains on, from what, with what, and where it writes."""
+
+    name: str
+    stage: Stage
+    seed: int
+    dtype: str
+    parent: Path
+    train: Path
+    validation: Path
+    steps: Path
+    manifest: Path
+    checkpoints: Path
+    time_limit: float
+    over_time: str
+    processes: int
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the trained model goes."""
+        return find_model(self.manifest)
+
+    @property
+    def tensorboard(self) -> Path:
+        """Where TensorBoard's event files go."""
+        return self.steps.parent / "tensorboard" / self.name
+
+    @property
+    def label(self) -> str:
+        """How messages name this job."""
+        return f"train_{self.stage.method} {self.name}"
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that writes files."""
+        return int(os.environ.get("RANK", "0")) == 0
+
+
+def parse_job(description: str | None) -> Job:
+    """Read the command line of a training script, and prepare torch."""
+    parser = make_parser(description)
+    parser.add_argument("--name", required=True, help="name of the stage")
+    parser.add_argument("--config", required=True, help="the stage's section, as JSON")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the run")
+    parser.add_argument("--dtype", required=True, help="precision of the model")
+    parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
+    parser.add_argument("--processes", type=int, default=1, help="processes that train together, on all nodes")
+    parser.add_argument("--time-limit", type=float, default=0, help="hours for all attempts together; 0 for no limit")
+    parser.add_argument("--over-time", choices=["fit", "refuse"], default="fit", help="what to do beyond it")
+    parser.add_argument("--parent", type=Path, required=True, help="manifest of the model to start from")
+    parser.add_argument("--train", type=Path, required=True, help="rows to train on, Parquet")
+    parser.add_argument("--validation", type=Path, required=True, help="rows held out, Parquet")
+    parser.add_argument("--steps", type=Path, required=True, help="table of the training steps to write, Parquet")
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="manifest to write; the model folder stands beside it"
+    )
+    options = parser.parse_args()
+    stage = TypeAdapter(Stage).validate_json(options.config)
+    # Checkpoints of another configuration, another parent or other rows live in another folder: they never mix.
+    parent = read_json(options.parent)
+    origin = [parent["config"], *(parent["facts"].get(fact) for fact in ("weights_sha256", "sha256", "revision"))]
+    functions = [hash_file(Path(path)) for path in stage.function_files]
+    fingerprint = hash_json(
+        [stage.part(), options.seed, options.dtype, hash_file(options.train), origin, options.processes, functions]
+    )[:16]
+    return Job(
+        name=options.name,
+        stage=stage,
+        seed=options.seed,
+        dtype=options.dtype,
+        parent=options.parent,
+        train=options.train,
+        validation=options.validation,
+        steps=options.steps,
+        manifest=options.manifest,
+        checkpoints=options.manifest.parent / "checkpoints" / fingerprint,
+        time_limit=options.time_limit,
+        over_time=options.over_time,
+        processes=options.processes,
+        device=prepare_torch(options.seed, options.cpus),
+    )
+
+
+def load_rows(job: Job, columns: list[str]) -> tuple[Dataset, Dataset | None]:
+    """Training rows, and held-out rows or None when there are none."""
+    train = Dataset.from_parquet(str(job.train)).select_columns(columns)
+    if not pq.read_metadata(job.validation).num_rows:
+        return train, None  # datasets cannot read a Parquet file without rows
+    return train, Dataset.from_parquet(str(job.validation)).select_columns(columns)

@@ -1,0 +1,174 @@
+"""The model of a stage: loaded from its parent, with adapters or without, and saved whole."""
+
+import os
+import shutil
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+
+from scripts.common.errors import UserError
+from scripts.common.files import hash_file, hash_json
+from scripts.common.manifest import find_model
+from scripts.train.job import Job
+
+PROBE_TOKENS = 128
+"""Tokens of the text by which a saved model is compared with the trained one."""
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Largest difference of the two models' logits, as a share of the logits (both as Euclidean norms), by the precision in
+which they are computed."""
+
+
+def load_tokenizer(job: Job) -> Any:
+    """The tokenizer of the run, which every model has, with the run's chat template."""
+    return AutoTokenizer.from_pretrained(find_model(job.parent))
+
+
+def load_model(job: Job) -> PreTrainedModel:
+    """The parent model. ZeRO-3 spreads it over the processes at once when the arguments were made before.
+
+    Weights that are trained stay float32: an update of a small learning rate is lost in bfloat16. Adapters and
+    DeepSpeed keep float32 copies of their own, so there the model takes the run's precision.
+    """
+    stage = job.stage
+    if stage.strategy == "zero3":
+        import deepspeed
+
+        deepspeed.init_distributed(auto_mpi_discovery=False)  # or it would take this for the only process
+    keeps_copies = stage.tuning != "full" or stage.strategy in ("zero2", "zero3")
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        find_model(job.parent),
+        dtype=job.dtype if keeps_copies else "float32",
+        attn_implementation=choose_attention(job),
+        **quantisation(job),
+    )
+    return model
+
+
+def quantisation(job: Job) -> dict[str, Any]:
+    """How QLoRA loads the model: 4-bit normal floats, whose scales are quantised again, on this process's device."""
+    if job.stage.tuning != "qlora":
+        return {}
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, job.dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": own_device(job)}}
+
+
+def own_device(job: Job) -> str:
+    """The device of this process."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if job.device == "cuda" else "cpu"
+
+
+def choose_attention(job: Job) -> str:
+    """The attention that the stage names, or else the fastest that keeps packed examples apart and is installed here.
+
+    That is FlashAttention on a GPU where it is installed (3 before 2), and else PyTorch's own.
+    """
+    if job.stage.attention != "auto":
+        return job.stage.attention
+    if job.device == "cuda" and job.dtype == "bfloat16":
+        if is_flash_attn_3_available():
+            return "flash_attention_3"
+        if is_flash_attn_2_available():
+            return "flash_attention_2"
+    return "sdpa"
+
+
+def make_adapters(job: Job) -> LoraConfig | None:
+    """The adapters to train, or None when all weights are trained."""
+    if job.stage.tuning == "full":
+        return None
+    lora = job.stage.lora
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+    )
+
+
+# --- saving -------------------------------------------------------------------------------------
+
+
+def save_model(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
+    """Write the whole model, adapters merged, and check that what was written answers as what was trained.
+
+    All processes call it, since some strategies spread the weights over them; the main one writes.
+
+    Returns:
+        Facts for the manifest: checksum of the weights, and `reload_difference` of the logits.
+
+    Raises:
+        UserError: the saved model is not the trained one.
+    """
+    probe = torch.tensor([range(min(PROBE_TOKENS, len(tokenizer)))], device=trainer.args.device)
+    trained = read_logits(trainer.model_wrapped, probe)
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    unset_hf_deepspeed_config()  # or models that are loaded from here on would be spread over the processes too
+    if not job.is_main:
+        return {}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, PeftModel):
+        model = merge_adapters(job, model, weights)
+        weights = model.state_dict()
+    dtype = getattr(torch, job.dtype)
+    weights = {name: value.to(dtype) for name, value in weights.items() if name not in model.all_tied_weights_keys}
+    model.config.dtype = dtype
+    shutil.rmtree(job.folder, ignore_errors=True)
+    model.save_pretrained(job.folder, state_dict=weights)
+    tokenizer.save_pretrained(job.folder)
+    shutil.copyfile(find_model(job.parent) / "generation_config.json", job.folder / "generation_config.json")
+    for path in job.folder.iterdir():
+        path.chmod(0o664)  # the writer of safetensors leaves 0600, and a group shares the results
+
+    saved = AutoModelForCausalLM.from_pretrained(job.folder, dtype=job.dtype).to(probe.device)
+    again = read_logits(saved, probe)
+    difference = float(torch.linalg.vector_norm(again - trained) / torch.linalg.vector_norm(trained))
+    # The kernels of 4-bit weights may compute in bfloat16 whatever the model's precision is.
+    tolerance = TOLERANCE["bfloat16" if job.stage.tuning == "qlora" else job.dtype]
+    if not difference <= tolerance:
+        raise UserError(
+            f"stages.{job.name}: the saved model does not answer as the trained one: its logits differ by "
+            f"{difference:.2%}, more than {tolerance:.2%}; the checkpoint is kept"
+        )
+    return {
+        "weights_sha256": hash_json({p.name: hash_file(p) for p in sorted(job.folder.glob("*.safetensors"))}),
+        "reload_difference": difference,
+    }
+
+
+def read_logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits (1, tokens, vocabulary) of a text, in float32 and from products in full precision."""
+    was_training, precision = model.training, torch.get_float32_matmul_precision()
+    model.eval()
+    torch.set_float32_matmul_precision("highest")
+    with torch.no_grad():
+        logits = model(input_ids=tokens, use_cache=False).logits.float()
+    torch.set_float32_matmul_precision(precision)
+    model.train(was_training)
+    return logits
+
+
+def merge_adapters(job: Job, trained: PeftModel, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
+    """The parent model with the trained adapters added to its weights, in float32.
+
+    QLoRA's adapters were trained around the quantised weights, so it is these that they are added to.
+    """
+    parent = AutoModelForCausalLM.from_pretrained(find_model(job.parent), dtype="float32", **quantisation(job))
+    if job.stage.tuning == "qlora":
+        parent = parent.dequantize(torch.float32)
+    adapters = get_peft_model_state_dict(trained, state_dict=weights)
+    merged = get_peft_model(parent, trained.peft_config["default"])
+    set_peft_model_state_dict(merged, adapters)
+    return merged.merge_and_unload()

@@ -1,0 +1,54 @@
+"""Killed at any moment, a stage goes on from its newest whole checkpoint and ends with the weights of an unbroken run.
+
+Ten pairs of a method and a number of processes, each killed twice on its way: twenty moments, drawn anew in each
+session of tests, since none may matter.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.common.files import read_json
+from tests.train.forked import METHODS, kill_stage, read_output, run_stage
+from tests.train.stages import method_options, read_losses
+
+pytestmark = pytest.mark.long
+
+STEPS = 20
+KILLS = 2
+
+ARGS: dict[str, dict[str, Any]] = {
+    "sft": {"per_device_train_batch_size": 4},
+    "dpo": {"per_device_train_batch_size": 4},
+    "orpo": {"per_device_train_batch_size": 4},
+    "kto": {"per_device_train_batch_size": 4},
+    "grpo": {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 8, "num_iterations": 2},
+}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_kills(tmp_path: Path, tiny_model: Path, rows: Path, method: str, processes: int) -> None:
+    args = ARGS[method] | {"learning_rate": 1e-3, "max_steps": STEPS, "save_steps": 2}
+    options = method_options(method, tiny_model, rows, {"args": args, "rewards": {"answer_pattern": r"\w"}})
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    for folder in (unbroken, killed):
+        folder.mkdir()
+    run_stage(method, unbroken, options, processes)
+
+    moments = random.Random()
+    for _ in range(KILLS):
+        steps, delay = moments.randrange(3, 8), moments.uniform(0, 0.15)
+        was_alive = kill_stage(method, killed, options, processes, steps, delay)
+        print(f"{method}, {processes} processes: killed {delay:.2f} s after {steps} steps, alive: {was_alive}")
+    if not (killed / "stage" / "manifest.json").exists():
+        run_stage(method, killed, options, processes)
+        assert "going on from checkpoint-" in read_output(killed)
+    weights = [
+        read_json(folder / "stage" / "manifest.json")["facts"]["weights_sha256"] for folder in (unbroken, killed)
+    ]
+    assert weights[0] == weights[1]
+    losses = [read_losses(folder / "stage.parquet") for folder in (unbroken, killed)]
+    assert losses[0] == losses[1] and len(losses[0]) == STEPS
