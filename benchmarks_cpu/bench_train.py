@@ -69,9 +69,8 @@ def main() -> None:
                 output.mkdir()
                 seconds = run_whole(command(model, rows, tuning, output), output / "log.txt")
                 runs.setdefault(output.name, []).append(seconds)
-                print(f"round {number}: {output.name} {seconds:.1f} s", flush=True)
-                if number == 0:
-                    losses[output.name] = held_out_loss(model, output / "model", rows["held_out"])
+                losses[output.name] = held_out_loss(model, output / "model", rows["held_out"])
+                print(f"round {number}: {output.name} {seconds:.1f} s, loss {losses[output.name]:.4f}", flush=True)
     losses["base"] = held_out_loss(model, find_model(model), rows["held_out"])
     table = {
         name: {
@@ -91,7 +90,8 @@ def main() -> None:
 def run_whole(command: list[Any], log: Path) -> float:
     """Seconds of a process from its start to its end."""
     started = time.monotonic()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+    given = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(os.cpu_count())}
+    environment = os.environ | given
     with log.open("w") as output:
         ended = subprocess.run(
             list(map(str, command)),

@@ -1,4 +1,4 @@
-"""SFT as a plain script over TRL, with TRL's defaults.
+"""SFT as a plain script over TRL, with TRL's defaults: bfloat16, activation checkpointing, padded batches.
 
 What `bench_train.py` compares with.
 `python -m benchmarks_cpu.bench_train_plain MODEL ROWS OUTPUT TUNING LEARNING_RATE BATCH R ALPHA`
@@ -21,6 +21,7 @@ def main() -> None:
             num_train_epochs=1,
             per_device_train_batch_size=int(batch),
             assistant_only_loss=True,
+            use_cpu=True,
             report_to=[],
         ),
         train_dataset=load_dataset("json", data_files=rows, split="train"),

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 from transformers import TrainingArguments
@@ -63,6 +64,8 @@ def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_valida
     stage = job.stage
     on_gpu = job.device == "cuda"
     settings = DEFAULTS | ({"eval_strategy": "epoch"} if has_validation else {}) | stage.args
+    if settings.get("padding_free") and not settings.get("packing"):
+        settings.setdefault("max_length", None)  # TRL cuts rows only where it pads or packs them
     settings |= {
         "output_dir": str(job.checkpoints),
         "seed": job.seed,
@@ -79,7 +82,7 @@ def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_valida
         # It learns the assistant's turns, up to the end of the turn.
         settings |= {"eos_token": tokenizer.eos_token, "assistant_only_loss": True}
     arguments = build_arguments(config, stage.args, settings | strategy, f"stages.{job.name}.args")
-    if stage.method == "grpo":
+    if stage.method == "grpo" and arguments.save_steps >= 1:
         # Answers are sampled for several steps at once, and a checkpoint between would not know them.
         sampled = steps_between_samples(arguments)
         arguments.save_steps = max(1, round(arguments.save_steps / sampled)) * sampled
@@ -88,7 +91,8 @@ def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_valida
 
 def steps_between_samples(arguments: Any) -> int:
     """Optimiser steps for which GRPO's answers to a set of prompts serve."""
-    return max(1, arguments.steps_per_generation * arguments.num_iterations // arguments.gradient_accumulation_steps)
+    batches = arguments.steps_per_generation * arguments.num_iterations
+    return math.lcm(batches, arguments.gradient_accumulation_steps) // arguments.gradient_accumulation_steps
 
 
 def build_arguments(config: type[Arguments], args: dict[str, Any], settings: dict[str, Any], where: str) -> Arguments:
@@ -104,6 +108,8 @@ def build_arguments(config: type[Arguments], args: dict[str, Any], settings: dic
             raise UserError(f"{where}.{argument}: the pipeline sets this itself; {remedy}")
         if argument not in known:
             raise UserError(f"{where}.{argument}: TRL's config has no such field{nearest(argument, known)}")
+    if args.get("packing_strategy") == "wrapped":
+        raise UserError(f"{where}.packing_strategy: wrapped lets one example see another; use bfd")
     try:
         return config(**settings)
     except (TypeError, ValueError, ImportError) as error:

@@ -50,8 +50,10 @@ def check(name: str, stage: Stage, validated: bool = False, processes: int = 1) 
     if stage.method == "grpo":  # its groups are spread over the processes, and here there is one
         for key in ("per_device_train_batch_size", "per_device_eval_batch_size"):
             settings[key] = processes * args.get(key, 8)
-    if stage.strategy == "fsdp2" and processes == 1:
-        raise UserError(f"stages.{name}.strategy: fsdp2 needs several GPUs; set resources.train.gpus, or use ddp")
+    if stage.strategy != "ddp" and processes == 1:
+        raise UserError(
+            f"stages.{name}.strategy: {stage.strategy} needs several GPUs; set resources.train.gpus, or use ddp"
+        )
     if stage.tuning == "qlora" and not is_bitsandbytes_available():
         raise UserError(f"stages.{name}.tuning: qlora needs bitsandbytes; pip install -r envs/requirements-gpu.txt")
     if stage.strategy.startswith("zero") and not is_deepspeed_available():

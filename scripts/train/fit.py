@@ -45,16 +45,13 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
     watch = Watch(job, steps_between_samples(trainer.args) if job.stage.method == "grpo" else 1)
     limit = 3600 * job.time_limit or None
     budget = Budget(f"stages.{job.name}", job.checkpoints / "ledger.json", limit, refuse=job.over_time == "refuse")
-    meter = Meter(trainer)
     # What is measured stands in the log before the others read it.
-    trainer.callback_handler.callbacks[:0] = [meter]
+    trainer.callback_handler.callbacks[:0] = [Meter(trainer)]
     trainer.add_callback(watch)
     trainer.add_callback(budget)
     watch.listen()
-    if checkpoint and is_finished(checkpoint) and job.stage.strategy == "ddp":
-        # Trainer.train would go one step too far from here.
-        trainer._load_from_checkpoint(str(checkpoint))
-        trainer.state = read_state(checkpoint)
+    if checkpoint and is_finished(checkpoint):
+        load_finished(trainer, checkpoint)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if job.is_main:
@@ -67,13 +64,22 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         **summarise_steps(trainer.state.log_history, trainer.state.epoch),
-        "energy_kwh": meter.energy_kwh(),
         "effective_batch": trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * job.processes,
         "budget": budget.describe(),
         "resumed_from": int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0,
         "parameters": count_parameters(trainer.model),
         "trainable_parameters": count_parameters(trainer.model, trained=True),
     }
+
+
+def load_finished(trainer: Trainer, checkpoint: Path) -> None:
+    """Bring a checkpoint of the last step back without training: `Trainer.train` would go one step too far from it."""
+    state = read_state(checkpoint)
+    best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    if trainer.accelerator.distributed_type not in (DistributedType.DEEPSPEED, DistributedType.FSDP):
+        trainer._load_from_checkpoint(best or str(checkpoint))
+    trainer._prepare_for_training(state.max_steps, trainer.get_train_dataloader(), best or str(checkpoint))
+    trainer.state = state
 
 
 def save(trainer: Trainer, tokenizer: Any, job: Job, facts: dict[str, Any]) -> None:
@@ -104,6 +110,11 @@ def check_processes(trainer: Trainer, job: Job) -> dict[str, Any]:
         raise UserError(
             f"stages.{job.name}: {accelerator.num_processes} processes train together where {job.processes} were asked "
             "for; each would train a model of its own. See resources.train"
+        )
+    if trainer.args.n_gpu > 1:
+        raise UserError(
+            f"stages.{job.name}: one process sees {trainer.args.n_gpu} GPUs and would spread each batch over them; set "
+            "resources.train.gpus to their number, or CUDA_VISIBLE_DEVICES to one of them"
         )
     strategy = "ddp"
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -151,11 +162,13 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         if logs and "loss" in logs:
-            if not math.isfinite(float(logs["loss"])):
-                raise UserError(
-                    f"stages.{self.job.name}: the loss of step {state.global_step} is not a finite number; lower "
-                    "learning_rate, or look at the rows. The last checkpoint is kept"
-                )
+            # A gradient that is not a number spoils the weights before the next loss shows it.
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(float(logs.get(name, 0.0))):
+                    raise UserError(
+                        f"stages.{self.job.name}: the {name} of step {state.global_step} is not a finite number; lower "
+                        "learning_rate, or look at the rows. The last checkpoint is kept"
+                    )
             self.loss = f"loss {float(logs['loss']):.3f}"
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

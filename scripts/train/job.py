@@ -63,7 +63,7 @@ def parse_job(description: str | None) -> Job:
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
     parser.add_argument("--dtype", required=True, help="precision of the model")
     parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
-    parser.add_argument("--processes", type=int, default=1, help="processes that train together, on all nodes")
+    parser.add_argument("--processes", type=int, default=1, help="processes that train together")
     parser.add_argument("--time-limit", type=float, default=0, help="hours for all attempts together; 0 for no limit")
     parser.add_argument("--over-time", choices=["fit", "refuse"], default="fit", help="what to do beyond it")
     parser.add_argument("--parent", type=Path, required=True, help="manifest of the model to start from")
@@ -82,7 +82,7 @@ def parse_job(description: str | None) -> Job:
     fingerprint = hash_json(
         [stage.part(), options.seed, options.dtype, hash_file(options.train), origin, options.processes, functions]
     )[:16]
-    return Job(
+    job = Job(
         name=options.name,
         stage=stage,
         seed=options.seed,
@@ -98,6 +98,8 @@ def parse_job(description: str | None) -> Job:
         processes=options.processes,
         device=prepare_torch(options.seed, options.cpus),
     )
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.tensorboard)  # the only way to tell the trainer
+    return job
 
 
 def load_rows(job: Job, columns: list[str]) -> tuple[Dataset, Dataset | None]:

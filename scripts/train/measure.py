@@ -26,8 +26,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from scripts.common.files import written_whole
 from scripts.train.processes import add_up, largest
 
-PEAK_FLOPS = {"H100": 989.4e12, "H200": 989.4e12, "H800": 989.4e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
-"""Dense bfloat16 operations a second of devices, by a part of their names, as their vendor states them."""
+PEAK_FLOPS = {
+    **{"H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12},
+    **{"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12},
+}
+"""Dense bfloat16 operations a second of devices, by a part of their names: the first that fits counts."""
 
 
 class Meter(TrainerCallback):
@@ -46,7 +49,7 @@ class Meter(TrainerCallback):
         self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)
         self.flops = torch.zeros((), dtype=torch.float64, device=self.device)
         self.since = time.monotonic()
-        self.energy_before = read_energy(self.device)
+        self.joules = read_energy(self.device)
         # Each forward pass goes through the base model: those of training, of a reference and of sampling.
         base.register_forward_pre_hook(self._count, with_kwargs=True)
         reference = getattr(trainer, "ref_model", None)
@@ -78,8 +81,13 @@ class Meter(TrainerCallback):
         tokens, flops = add_up(float(self.tokens), self.device), add_up(float(self.flops), self.device)
         processes = add_up(1, self.device)
         measured = {"seconds": seconds, "tokens": tokens, "memory_gb": largest(peak_memory(self.device), self.device)}
-        if self.peak:
+        if self.peak and self.cost.is_known:
             measured["mfu"] = flops / seconds / (self.peak * processes)
+        joules = read_energy(self.device)
+        used = add_up(joules - self.joules if joules is not None and self.joules is not None else 0.0, self.device)
+        if used:
+            measured["joules"] = used
+        self.joules = joules
         # The log is kept in the checkpoints, so an attempt that goes on has the lines of those before.
         state.log_history[-1] |= measured
         logs |= measured
@@ -87,18 +95,14 @@ class Meter(TrainerCallback):
         self.tokens.zero_()
         self.flops.zero_()
 
-    def energy_kwh(self) -> float | None:
-        """Energy of all devices in this attempt, in kWh; None where none is measured."""
-        if self.energy_before is None:
-            return None
-        return add_up((read_energy(self.device) or 0.0) - self.energy_before, self.device) / 3.6e6
-
 
 class Cost:
     """Model FLOPs of a model's passes; see the module for the formula."""
 
     def __init__(self, model: Any) -> None:
-        config = model.config
+        config = model.config.get_text_config()
+        # Of a mixture of experts, only some multiply for each token.
+        self.is_known = not (getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None))
         embedding = model.get_input_embeddings().weight
         tied = config.tie_word_embeddings
         self.adapters = sum(count(p) for name, p in model.named_parameters() if "lora_" in name)
@@ -128,14 +132,15 @@ def count_parameters(model: torch.nn.Module, trained: bool = False) -> int:
 
 
 def count_attended(ids: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens of a batch without padding, and the sum over them of the tokens of their own sequence."""
+    """Tokens of a batch without padding, and twice the sum of the tokens that each of them attends to."""
     boundaries, mask = kwargs.get("cu_seq_lens_q"), kwargs.get("attention_mask")
     if boundaries is not None:
         lengths = boundaries.diff().double()
     elif mask is not None and mask.dim() == 2:
         lengths = mask.sum(dim=1).double()
         if ids.shape[1] < mask.shape[1]:  # more tokens behind a cache
-            return torch.full((), float(ids.numel()), device=ids.device), lengths.sum() * ids.shape[1]
+            # None of them is hidden from it, as half of them are on average within a sequence.
+            return torch.full((), float(ids.numel()), device=ids.device), 2 * lengths.sum() * ids.shape[1]
     else:
         lengths = torch.full((ids.shape[0],), float(ids.shape[1]), dtype=torch.float64)
     return lengths.sum().to(ids.device), (lengths**2).sum().to(ids.device)
@@ -162,11 +167,13 @@ def read_energy(device: torch.device) -> float | None:
         return None
     try:
         import pynvml
-
+    except ImportError:
+        return None
+    try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
-    except (ImportError, pynvml.NVMLError):
+    except pynvml.NVMLError:
         return None
 
 
@@ -174,8 +181,8 @@ def summarise_steps(log: list[dict[str, Any]], epochs: float | None) -> dict[str
     """Totals of the lines of the log, over all attempts.
 
     Returns:
-        `train_seconds`, `seconds_per_epoch`, `tokens`, `tokens_per_second`, `mfu` (null where the peak is not known),
-        `peak_train_memory_gb`. Evaluations and saves are in the seconds of the step after them.
+        `train_seconds`, `seconds_per_epoch`, `tokens`, `tokens_per_second`, `mfu` and `energy_kwh` (null where they are
+        not known), `peak_train_memory_gb`. Evaluations and saves are in the seconds of the step after them.
     """
     lines = [line for line in log if "seconds" in line]
     seconds, tokens = (sum(line[key] for line in lines) for key in ("seconds", "tokens"))
@@ -186,6 +193,7 @@ def summarise_steps(log: list[dict[str, Any]], epochs: float | None) -> dict[str
         "tokens": int(tokens),
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         "mfu": sum(line["mfu"] * line["seconds"] for line in measured) / seconds if measured else None,
+        "energy_kwh": sum(line["joules"] for line in lines if "joules" in line) / 3.6e6 or None,
         "peak_train_memory_gb": round(max((line["memory_gb"] for line in lines), default=0.0), 2),
     }
 

@@ -11,7 +11,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from scripts.common.errors import UserError
-from scripts.common.files import hash_file, hash_json
+from scripts.common.files import hash_file, hash_json, read_json, write_json
 from scripts.common.manifest import find_model
 from scripts.train.job import Job
 
@@ -40,12 +40,15 @@ def load_model(job: Job) -> PreTrainedModel:
 
         deepspeed.init_distributed(auto_mpi_discovery=False)  # or it would take this for the only process
     keeps_copies = stage.tuning != "full" or stage.strategy in ("zero2", "zero3")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        find_model(job.parent),
-        dtype=job.dtype if keeps_copies else "float32",
-        attn_implementation=choose_attention(job),
-        **quantisation(job),
-    )
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            find_model(job.parent),
+            dtype=job.dtype if keeps_copies else "float32",
+            attn_implementation=choose_attention(job),
+            **quantisation(job),
+        )
+    except (ImportError, ValueError) as error:  # what is not installed, or not for this model
+        raise UserError(f"stages.{job.name}: {str(error).splitlines()[0]}") from error
     return model
 
 
@@ -118,22 +121,26 @@ def save_model(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
     unset_hf_deepspeed_config()  # or models that are loaded from here on would be spread over the processes too
     if not job.is_main:
         return {}
+    weights = {name.removeprefix("_orig_mod."): value for name, value in weights.items()}  # torch.compile's
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
         model = merge_adapters(job, model, weights)
         weights = model.state_dict()
     dtype = getattr(torch, job.dtype)
     weights = {name: value.to(dtype) for name, value in weights.items() if name not in model.all_tied_weights_keys}
-    model.config.dtype = dtype
     shutil.rmtree(job.folder, ignore_errors=True)
     model.save_pretrained(job.folder, state_dict=weights)
+    # The writer notes the precision of the model in memory.
+    write_json(job.folder / "config.json", read_json(job.folder / "config.json") | {"dtype": job.dtype})
     tokenizer.save_pretrained(job.folder)
     shutil.copyfile(find_model(job.parent) / "generation_config.json", job.folder / "generation_config.json")
     for path in job.folder.iterdir():
         path.chmod(0o664)  # the writer of safetensors leaves 0600, and a group shares the results
 
-    saved = AutoModelForCausalLM.from_pretrained(job.folder, dtype=job.dtype).to(probe.device)
-    again = read_logits(saved, probe)
+    # A model that had to be spread over several GPUs does not fit one of them beside what it trained with.
+    device = "cpu" if job.stage.strategy in ("zero3", "fsdp2") else probe.device
+    saved = AutoModelForCausalLM.from_pretrained(job.folder, dtype=job.dtype).to(device)
+    again, trained = read_logits(saved, probe.to(device)), trained.to(device)
     difference = float(torch.linalg.vector_norm(again - trained) / torch.linalg.vector_norm(trained))
     # The kernels of 4-bit weights may compute in bfloat16 whatever the model's precision is.
     tolerance = TOLERANCE["bfloat16" if job.stage.tuning == "qlora" else job.dtype]
@@ -170,5 +177,7 @@ def merge_adapters(job: Job, trained: PeftModel, weights: dict[str, torch.Tensor
         parent = parent.dequantize(torch.float32)
     adapters = get_peft_model_state_dict(trained, state_dict=weights)
     merged = get_peft_model(parent, trained.peft_config["default"])
-    set_peft_model_state_dict(merged, adapters)
+    left_over = set_peft_model_state_dict(merged, adapters).unexpected_keys
+    if not adapters or left_over:
+        raise AssertionError(f"adapters that are not merged: {left_over or 'all'}")
     return merged.merge_and_unload()

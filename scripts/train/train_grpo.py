@@ -1,5 +1,7 @@
 """Group relative policy optimisation: sample several answers to each prompt, and prefer those that earn more reward."""
 
+from typing import Any
+
 from trl import GRPOConfig, GRPOTrainer
 
 from scripts.common.console import run_script
@@ -16,7 +18,7 @@ def main() -> None:
     train, validation = load_rows(job, ["prompt", "answer"])
     tokenizer = load_tokenizer(job)
     arguments = make_arguments(GRPOConfig, job, tokenizer, validation is not None)
-    proof = prove_template(train, tokenizer, job, max_length=None)
+    proof = prove_template(train, tokenizer, job, None)
 
     trainer = GRPOTrainer(
         model=load_model(job),
@@ -27,6 +29,16 @@ def main() -> None:
         processing_class=tokenizer,
         peft_config=make_adapters(job),
     )
+
+    # TRL's sampler draws the epochs' orders from one running generator, which a resumed stage would begin anew.
+    draw_sampler = trainer._get_train_sampler
+
+    def draw_by_epoch(*given: Any) -> Any:
+        sampler = draw_sampler(*given)
+        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(job.seed + epoch)
+        return sampler
+
+    trainer._get_train_sampler = draw_by_epoch
 
     facts = fit(trainer, job)
     save(trainer, tokenizer, job, facts | proof | {"train_rows": len(train)})

@@ -15,7 +15,7 @@ def main() -> None:
     train, validation = load_rows(job, ["prompt", "completion", "label"])
     tokenizer = load_tokenizer(job)
     arguments = make_arguments(KTOConfig, job, tokenizer, validation is not None)
-    proof = prove_template(train, tokenizer, job, max_length=None)
+    proof = prove_template(train, tokenizer, job, arguments.max_length)
 
     # The reference model is the parent: TRL keeps a frozen copy of it, or turns the adapters off.
     trainer = KTOTrainer(
@@ -28,7 +28,7 @@ def main() -> None:
     )
 
     facts = fit(trainer, job)
-    save(trainer, tokenizer, job, facts | proof | {"train_rows": len(train)})
+    save(trainer, tokenizer, job, facts | proof | {"train_rows": len(trainer.train_dataset)})
 
 
 if __name__ == "__main__":

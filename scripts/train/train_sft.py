@@ -15,7 +15,7 @@ def main() -> None:
     train, validation = load_rows(job, ["messages"])
     tokenizer = load_tokenizer(job)
     arguments = make_arguments(SFTConfig, job, tokenizer, validation is not None)
-    proof = prove_template(train, tokenizer, job, max_length=arguments.max_length)
+    proof = prove_template(train, tokenizer, job, arguments.max_length)
 
     trainer = SFTTrainer(
         model=load_model(job),

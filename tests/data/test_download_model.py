@@ -71,7 +71,9 @@ def test_the_prompt_suffix_stands_behind_every_user_message(tokenizer: Any) -> N
     template = chat_template("Be brief.", suffix)
     asked = USER | {"content": USER["content"] + suffix}
     for options in ({}, {"add_generation_prompt": True}):
-        rendered = tokenizer.apply_chat_template([USER, ANSWER, USER], tokenize=False, chat_template=template, **options)
+        rendered = tokenizer.apply_chat_template(
+            [USER, ANSWER, USER], tokenize=False, chat_template=template, **options
+        )
         assert rendered == _render(tokenizer, [asked, ANSWER, asked], "Be brief.", **options)
 
 
@@ -124,7 +126,7 @@ def test_a_base_model_stops_at_its_own_end_of_text_too(tmp_path: Path) -> None:
     tokenizer.eos_token = "<|endoftext|>"
     tokenizer.save_pretrained(source)
     (tmp_path / "model").mkdir()
-    save_tokenizer(source, tmp_path / "model", None)
+    save_tokenizer(source, tmp_path / "model", chat_template(None))
     stops = GenerationConfig.from_pretrained(tmp_path / "model").eos_token_id
     assert stops == tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
 
@@ -171,7 +173,7 @@ def test_a_tokenizer_without_end_of_turn_is_refused(tmp_path: Path) -> None:
         with pytest.raises(
             UserError, match=r"the tokenizer has no token <\|im_end\|>, which the ChatML template needs$"
         ):
-            save_tokenizer(tmp_path / folder, tmp_path / "out", None)
+            save_tokenizer(tmp_path / folder, tmp_path / "out", chat_template(None))
 
 
 def test_a_model_that_is_not_in_reach_is_one_line() -> None:

@@ -47,6 +47,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"strategy": "fsdp2"},
         "stages.mine.strategy: fsdp2 needs several GPUs; set resources.train.gpus, or use ddp",
     ),
+    ("sft", {"strategy": "zero2"}, "stages.mine.strategy: zero2 needs several GPUs"),
+    (
+        "sft",
+        {"args": {"packing_strategy": "wrapped"}},
+        "stages.mine.args.packing_strategy: wrapped lets one example see another; use bfd",
+    ),
     ("kto", {"args": {"lr_scheduler_type": "cosin"}}, "stages.mine.args: cosin is not a valid SchedulerType"),
     (
         "grpo",

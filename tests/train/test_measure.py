@@ -54,19 +54,19 @@ def test_packed_examples_attend_to_themselves() -> None:
 
 def test_one_token_behind_a_cache_attends_to_all() -> None:
     counted = count_attended(torch.zeros(2, 1, dtype=torch.long), {"attention_mask": torch.ones(2, 9)})
-    assert [float(x) for x in counted] == [2, 18]
+    assert [float(x) for x in counted] == [2, 36]
 
 
 def test_totals_are_over_all_attempts() -> None:
     log = [
-        {"step": 1, "loss": 1.0, "seconds": 2.0, "tokens": 100.0, "memory_gb": 1.5, "mfu": 0.4},
+        {"step": 1, "loss": 1.0, "seconds": 2.0, "tokens": 100.0, "memory_gb": 1.5, "mfu": 0.4, "joules": 3.6e6},
         {"step": 1, "eval_loss": 1.0},
         {"step": 2, "loss": 1.0, "seconds": 6.0, "tokens": 300.0, "memory_gb": 2.0, "mfu": 0.2},
         {"step": 2, "train_runtime": 3.0},
     ]
     assert summarise_steps(log, 2.0) == {
         **{"train_seconds": 8.0, "seconds_per_epoch": 4.0, "tokens": 400, "tokens_per_second": 50.0},
-        **{"mfu": pytest.approx(0.25), "peak_train_memory_gb": 2.0},
+        **{"mfu": pytest.approx(0.25), "energy_kwh": pytest.approx(1.0), "peak_train_memory_gb": 2.0},
     }
     assert summarise_steps([], None)["tokens_per_second"] is None
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.files import read_json
+from scripts.train.model import read_logits
 from tests.common.running import call_main
 from tests.train.forked import METHODS
 from tests.train.stages import method_options
@@ -68,5 +70,9 @@ def test_learns(tmp_path: Path, tiny_model: Path, finished: Path, rows: Path, me
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.generation_config.eos_token_id == [AutoTokenizer.from_pretrained(folder).eos_token_id]
     facts = read_json(tmp_path / "stage" / "manifest.json")["facts"]
+    probe = torch.tensor([range(100)])
+    untrained = read_logits(AutoModelForCausalLM.from_pretrained(parent.parent / "model"), probe)
+    moved = torch.linalg.vector_norm(read_logits(model, probe) - untrained) / torch.linalg.vector_norm(untrained)
+    assert moved > 4 * facts["reload_difference"] and moved > 0.02, "it is the trained model, not its parent"
     assert (facts["trainable_parameters"] == facts["parameters"]) is (tuning == "full")
     assert facts["reload_difference"] < (0.05 if tuning == "qlora" else 1e-4), "the saved model answers as the trained"

@@ -54,6 +54,7 @@ def test_what_it_leaves_behind(finished: Path, tiny_model: Path) -> None:
         "chat_template.jinja",
         "generation_config.json",
     } <= names
+    assert list((finished / "tensorboard" / "sft").glob("events.*"))
     for name in ("generation_config.json", "chat_template.jinja"):
         assert (model / name).read_bytes() == (find_model(tiny_model) / name).read_bytes()
     for path in (*model.iterdir(), finished / "sft" / "manifest.json", finished / "sft.parquet"):

@@ -52,9 +52,7 @@ def test_a_stage_keeps_its_time(finished: Path, tmp_path: Path) -> None:
     assert "going on from checkpoint-" in second.stdout
     facts = json.loads((tmp_path / "work/smoke/models/sft/manifest.json").read_text())["facts"]
     budget = facts["budget"]
-    print(
-        f"planned {budget['planned']} steps of {pace:.3f} s, did {facts['steps']} in {budget['seconds']:.1f} s"
-    )
+    print(f"planned {budget['planned']} steps of {pace:.3f} s, did {facts['steps']} in {budget['seconds']:.1f} s")
     assert budget["planned"] == recipe["stages"]["sft"]["args"]["max_steps"] > 5 * facts["steps"]
     assert (budget["attempts"], budget["stopped"], bool(budget["cuts"])) == (2, False, True)
     assert 0.75 * LIMIT < budget["seconds"] < LIMIT
