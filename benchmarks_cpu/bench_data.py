@@ -65,10 +65,7 @@ def main() -> None:
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
 
-    model = folder / "base" / "manifest.json"
-    if not model.is_file():
-        source = yaml.safe_load((REPOSITORY / "recipes" / "demo.yaml").read_text(encoding="utf-8"))["model"]
-        run("download_model", [{"config": json.dumps(source), "cache": folder / "cache", "output": model}])
+    model = bring_model(folder)
     rows = folder / f"{options.rows}.jsonl"
     questions = folder / "made_up" / "questions.jsonl"
     make_rows(model, rows, options.rows, questions)
@@ -95,6 +92,15 @@ def main() -> None:
         table["datatrove"] = compare_minhash(options.datatrove, folder, few)
     write_json(folder / "figures.json", table)
     print(json.dumps(table, indent=2))
+
+
+def bring_model(folder: Path) -> Path:
+    """The demo's base model in a folder, brought in once; gives its manifest."""
+    manifest = folder / "base" / "manifest.json"
+    if not manifest.is_file():
+        model = yaml.safe_load((REPOSITORY / "recipes" / "demo.yaml").read_text(encoding="utf-8"))["model"]
+        run("download_model", [{"config": json.dumps(model), "cache": folder / "cache", "output": manifest}])
+    return manifest
 
 
 # --- the pipeline's steps -----------------------------------------------------------------------

@@ -27,7 +27,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks_cpu.bench_data import REPOSITORY, draw, read_vocabulary, run
+from benchmarks_cpu.bench_data import REPOSITORY, bring_model, draw, read_vocabulary
 from scripts.common.files import write_json, write_json_lines
 from scripts.common.manifest import find_model
 from scripts.common.torch_setup import prepare_torch
@@ -50,10 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    model = folder / "base" / "manifest.json"
-    if not model.is_file():
-        source = yaml.safe_load((REPOSITORY / "recipes" / "demo.yaml").read_text(encoding="utf-8"))["model"]
-        run("download_model", [{"config": json.dumps(source), "cache": folder / "cache", "output": model}])
+    model = bring_model(folder)
     rows = make_rows(model, folder)
 
     commands: dict[str, Any] = {"ours": our_command, "trl": trl_command}

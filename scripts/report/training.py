@@ -74,8 +74,10 @@ def proof_table(stages: list[Json], words: Words) -> Markdown:
     for stage in stages:
         share = stage["facts"]["trained_token_share"]
         for shown in stage["facts"]["proof"]:
-            for text in shown["texts"]:
-                rows.append([stage["name"], shown["row"], cut_middle(text)])
+            texts = shown["texts"]
+            names = ("chosen", "rejected") if len(texts) > 1 else ("whole_row",)
+            for name, text in zip(names, texts, strict=True):
+                rows.append([stage["name"], words(name, row=shown["row"]), cut_middle(text)])
         rows.append([stage["name"], words("trained_share"), DASH if share is None else percent(share)])
     return make_table([words("stage_column"), words("row"), words("templated")], rows, "lrw", words("proof_caption"))
 

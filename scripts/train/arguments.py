@@ -41,17 +41,21 @@ DEFAULTS: dict[str, Any] = {
 }
 """What we set where `args` does not: every step is logged, and a killed stage loses 200 steps at most."""
 
-_AUTO = dict.fromkeys(
-    ("gradient_clipping", "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto"
-)
+_ZERO: dict[str, Any] = {
+    "gradient_clipping": "auto",
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "zero_allow_untested_optimizer": True,  # DeepSpeed knows Adam, and would refuse the trainer's other optimisers
+}
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "ddp": {},
-    "zero2": {"deepspeed": {"zero_optimization": {"stage": 2, "overlap_comm": True}, **_AUTO}},
+    "zero2": {"deepspeed": {"zero_optimization": {"stage": 2, "overlap_comm": True}, **_ZERO}},
     "zero3": {
         "deepspeed": {
             "zero_optimization": {"stage": 3, "overlap_comm": True, "stage3_gather_16bit_weights_on_model_save": True},
-            **_AUTO,
+            **_ZERO,
         }
     },
     "fsdp2": {"fsdp": "full_shard", "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}},

@@ -79,10 +79,9 @@ class Meter(TrainerCallback):
         now = time.monotonic()
         seconds = largest(now - self.since, self.device)
         tokens, flops = add_up(float(self.tokens), self.device), add_up(float(self.flops), self.device)
-        processes = add_up(1, self.device)
         measured = {"seconds": seconds, "tokens": tokens, "memory_gb": largest(peak_memory(self.device), self.device)}
         if self.peak and self.cost.is_known:
-            measured["mfu"] = flops / seconds / (self.peak * processes)
+            measured["mfu"] = flops / seconds / (self.peak * args.world_size)
         joules = read_energy(self.device)
         used = add_up(joules - self.joules if joules is not None and self.joules is not None else 0.0, self.device)
         if used:

@@ -30,18 +30,22 @@ def main() -> None:
         peft_config=make_adapters(job),
     )
 
-    # TRL's sampler draws the epochs' orders from one running generator, which a resumed stage would begin anew.
-    draw_sampler = trainer._get_train_sampler
-
-    def draw_by_epoch(*given: Any) -> Any:
-        sampler = draw_sampler(*given)
-        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(job.seed + epoch)
-        return sampler
-
-    trainer._get_train_sampler = draw_by_epoch
+    order_by_epoch(trainer, job.seed)
 
     facts = fit(trainer, job)
     save(trainer, tokenizer, job, facts | proof | {"train_rows": len(train)})
+
+
+def order_by_epoch(trainer: Any, seed: int) -> None:
+    """Draw each epoch's order by its number: TRL's generator runs on, and a resumed run would begin it anew."""
+    draw_sampler = trainer._get_train_sampler
+
+    def draw(*given: Any) -> Any:
+        sampler = draw_sampler(*given)
+        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(seed + epoch)
+        return sampler
+
+    trainer._get_train_sampler = draw
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.errors import UserError
@@ -143,3 +144,19 @@ def test_held_out_rows_are_measured(tmp_path: Path, tiny_model: Path, rows: Path
     options = sft_options(tiny_model, rows, with_args(SFT, max_steps=3)) | {"validation": rows / "validation.parquet"}
     call_main("train.train_sft", tmp_path, **options)
     assert any(pq.read_table(tmp_path / "sft.parquet")["eval_loss"].is_valid().to_pylist())
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_compiled_model_is_saved_under_its_own_names_and_in_its_precision(
+    tmp_path: Path, tiny_model: Path, rows: Path, tuning: str
+) -> None:
+    """The backend that compiles nothing wraps the model as the others do."""
+    stage = with_args(SFT, max_steps=6, torch_compile=True, torch_compile_backend="eager") | {"tuning": tuning}
+    call_main("train.train_sft", tmp_path, **sft_options(tiny_model, rows, stage) | {"dtype": "bfloat16"})
+    folder = tmp_path / "sft" / "model"
+    before, after = (load_file(path / "model.safetensors") for path in (find_model(tiny_model), folder))
+    assert before.keys() == after.keys() and {weights.dtype for weights in after.values()} == {torch.bfloat16}
+    assert read_json(folder / "config.json")["dtype"] == "bfloat16"
+    changed = [name for name in after if not after[name].equal(before[name].to(torch.bfloat16))]
+    assert any("q_proj" in name for name in changed), "what was trained is in it"
+    assert _facts(tmp_path)["reload_difference"] < 0.05
