@@ -39,6 +39,7 @@ rule all:
         rules.build_pdf.output.pdf,
         model_manifests(),
         expand("<results>/models/{stage}.md", stage=cfg.stages),
+        rules.write_examples.output.examples,
 
 
 rule data:

@@ -84,9 +84,9 @@ def questions_for(dataset):
 
 
 def own_task(benchmark):
-    """Our own task file of a benchmark, when it has one."""
-    path = OWN_TASKS / f"{cfg.benchmarks[benchmark].task}.yaml"
-    return [str(path)] if path.is_file() else []
+    """Our own files of a benchmark's task, when it has some: what it is, its code, its questions."""
+    paths = [OWN_TASKS / f"{cfg.benchmarks[benchmark].task}.{ending}" for ending in ("yaml", "py", "jsonl")]
+    return [str(path) for path in paths if path.is_file()]
 
 
 def model_manifests():
@@ -115,6 +115,15 @@ def job_resources(kind):
     return resources | ({"gpu": wanted.gpus, "nodes": 1} if wanted.gpus else {})
 
 
+def training_resources():
+    """Resources of a training job: on several machines, our own `srun` starts a task on each."""
+    wanted = cfg.resources.train
+    if wanted.nodes == 1:
+        return job_resources("train")
+    gpus = {"gpu": wanted.gpus * wanted.nodes, "tasks_per_gpu": 0} if wanted.gpus else {}
+    return job_resources("train") | gpus | {"nodes": wanted.nodes, "tasks": wanted.nodes, "mpi": "srun"}
+
+
 def cpus(kind):
     """Arithmetic threads of each process of a job."""
     wanted = getattr(cfg.resources, kind)
@@ -127,14 +136,19 @@ def compute(kind):
     return f"env {OFFLINE} {QUIET} OMP_NUM_THREADS={cpus(kind)}{hidden}"
 
 
-# A stage trains with one process a GPU, or with one on the processor.
-PROCESSES = max(1, cfg.resources.train.gpus)
-
-
 def launcher():
-    """How a training script is started."""
-    if PROCESSES == 1:
+    """How a training script is started: by itself, or as several processes by torchrun, on each machine once."""
+    wanted = cfg.resources.train
+    if wanted.processes == 1:
         return "python -m"
     # A checkpoint of a large model takes longer to write than the 30 seconds that torchrun leaves after a signal.
     # Behind `--`, torchrun does not take the script's options for abbreviations of its own.
-    return f"torchrun --standalone --shutdown-timeout 600 --nproc-per-node {PROCESSES} -m --"
+    script = f"--shutdown-timeout 600 --nproc-per-node {max(1, wanted.gpus)} -m --"
+    if wanted.nodes == 1:
+        return f"torchrun --standalone {script}"
+    # They meet at the machine that this runs on, which is one of them; two jobs that share it need two ports.
+    return (
+        f"srun --nodes {wanted.nodes} --ntasks {wanted.nodes} --ntasks-per-node 1 --cpus-per-task {wanted.cpus}"
+        f" --kill-on-bad-exit torchrun --nnodes {wanted.nodes} --rdzv-backend c10d --rdzv-id $SLURM_JOB_ID"
+        f" --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 10000)) {script}"
+    )

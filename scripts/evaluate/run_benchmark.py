@@ -1,11 +1,11 @@
 """Score one model on one benchmark with lm-eval, under the benchmark's protocol."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import lm_eval
+import numpy as np
 from lm_eval.models.huggingface import HFLM
 from pydantic import TypeAdapter
 
@@ -15,8 +15,8 @@ from scripts.common.errors import UserError, nearest
 from scripts.common.files import hash_json
 from scripts.common.manifest import describe, find_model
 from scripts.common.torch_setup import prepare_torch
-from scripts.evaluate.scores import write_scores
-from scripts.evaluate.tasks import make_manager
+from scripts.evaluate.scores import describe_values, write_scores
+from scripts.evaluate.tasks import enter_mirror, make_manager
 
 
 class ReportingLM(HFLM):
@@ -74,7 +74,8 @@ def main() -> None:
     results = evaluate(model, benchmark, options.tasks, options.benchmark, options.seed)
     items = read_items(results["samples"], benchmark, options.name)
 
-    protocol = benchmark.model_dump(exclude={"source", "batch_size", "unsafe_code"}) | {
+    unused = {"source", "batch_size", "unsafe_code", "also", "ability", "margin", "cost"}
+    protocol = benchmark.model_dump(exclude=unused) | {
         "chat_template_sha256": hash_json(model.tokenizer.chat_template) if benchmark.chat_template else None,
         "task_versions": results["versions"],
         "dtype": options.dtype,
@@ -88,11 +89,12 @@ def main() -> None:
         model=options.model_name,
         task=benchmark.task,
         metric=benchmark.metric,
+        others=read_others(results["samples"], benchmark, options.name),
         protocol=protocol,
         provenance=describe(
             artefact="scores",
             name=f"{options.model_name} on {options.name}",
-            config=benchmark.part(),
+            config=benchmark.identity(),
             inputs={"model": options.model, "benchmark": options.benchmark},
             facts={"seed": options.seed},
         ),
@@ -101,15 +103,9 @@ def main() -> None:
 
 
 def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path, seed: int) -> dict[str, Any]:
-    """What lm-eval returns for this benchmark; it runs in the benchmark's mirror of the hub, where there is one."""
+    """What lm-eval returns for this benchmark, run in the benchmark's mirror of the hub."""
     own_tasks = own_tasks.resolve()
-    mirror = manifest.parent / "mirror"
-    here = Path.cwd()
-    if mirror.is_dir():
-        os.chdir(mirror)
-    if benchmark.unsafe_code:
-        os.environ["HF_ALLOW_CODE_EVAL"] = "1"
-    try:
+    with enter_mirror(manifest.parent / "mirror", benchmark.unsafe_code):
         results = lm_eval.simple_evaluate(
             model=model,
             tasks=[benchmark.task],
@@ -124,11 +120,29 @@ def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path,
             numpy_random_seed=seed,
             torch_random_seed=seed,
             fewshot_random_seed=seed,
-            confirm_run_unsafe_code=benchmark.unsafe_code,
+            confirm_run_unsafe_code=True,  # our metric of that name runs it in a sandbox
         )
-    finally:
-        os.chdir(here)
     return dict(results)
+
+
+def read_others(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, name: str) -> list[dict[str, Any]]:
+    """The further metrics that the benchmark reports, with n and interval.
+
+    An item may have several values, such as one for each instruction of IFEval; n counts them, and the interval is a
+    bootstrap over items.
+
+    Raises:
+        UserError: the task has no such filter or metric.
+    """
+    others = []
+    for wanted in benchmark.also:
+        metric, _, chosen = wanted.partition("/")
+        values = [
+            np.atleast_1d(np.asarray(sample[metric], dtype=float))
+            for _, sample in choose_samples(samples, benchmark, f"{name}.also", chosen or benchmark.filter, metric)
+        ]
+        others.append({"metric": metric, "filter": chosen or benchmark.filter} | describe_values(values))
+    return others
 
 
 def read_items(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, name: str) -> list[dict[str, Any]]:
@@ -141,12 +155,6 @@ def read_items(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, n
     Raises:
         UserError: the task has no such filter or metric.
     """
-    logged = [(task, sample) for task, rows in samples.items() for sample in rows]
-    known = {sample["filter"] for _, sample in logged}
-    require(benchmark.filter, known, f"benchmarks.{name}.filter: task {benchmark.task} has no filter")
-    chosen = [(task, sample) for task, sample in logged if sample["filter"] == benchmark.filter]
-    known = set(chosen[0][1]["metrics"])
-    require(benchmark.metric, known, f"benchmarks.{name}.metric: task {benchmark.task} has no metric")
     return [
         {
             "key": f"{task}/{sample['doc_id']}/{sample['doc_hash'][:16]}",
@@ -155,8 +163,20 @@ def read_items(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, n
             "answer": answer_of(sample),
             "score": float(sample[benchmark.metric]),
         }
-        for task, sample in chosen
+        for task, sample in choose_samples(samples, benchmark, name, benchmark.filter, benchmark.metric)
     ]
+
+
+def choose_samples(
+    samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, name: str, wanted: str, metric: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """The samples of one filter, each with its task, that have the metric. Raises UserError when there are none."""
+    logged = [(task, sample) for task, rows in samples.items() for sample in rows]
+    known = {sample["filter"] for _, sample in logged}
+    require(wanted, known, f"benchmarks.{name}.filter: task {benchmark.task} has no filter")
+    chosen = [(task, sample) for task, sample in logged if sample["filter"] == wanted]
+    require(metric, set(chosen[0][1]["metrics"]), f"benchmarks.{name}.metric: task {benchmark.task} has no metric")
+    return chosen
 
 
 def require(name: str, known: set[str], complaint: str) -> None:

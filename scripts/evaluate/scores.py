@@ -10,6 +10,9 @@ from scripts.common.files import write_json, write_json_lines
 
 LEVEL = 0.95
 
+RESAMPLES = 10_000
+"""Draws of a bootstrap."""
+
 
 def write_scores(scores: Path, items_path: Path, items: list[dict[str, Any]], **facts: Any) -> float:
     """Write the items and, after them, their mean with n and a 95 % interval; returns the mean.
@@ -28,11 +31,34 @@ def write_scores(scores: Path, items_path: Path, items: list[dict[str, Any]], **
     return float(values.mean())
 
 
-def mean_interval(values: "np.ndarray[Any, np.dtype[np.float64]]") -> tuple[float, float]:
-    """95 % interval of a mean score: Wilson's for right and wrong, else Student's t, within 0 and 1."""
+def describe_values(values: "list[np.ndarray[Any, np.dtype[np.float64]]]", is_share: bool = True) -> dict[str, Any]:
+    """n, mean and 95 % interval of a metric with one or several values an item; these are drawn together.
+
+    Args:
+        is_share: the values lie between 0 and 1.
+    """
+    flat = np.concatenate(values)
+    if len(flat) == len(values):
+        low, high = mean_interval(flat, is_share)
+    else:
+        sums, sizes = np.array([item.sum() for item in values]), np.array([len(item) for item in values])
+        drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+        low, high = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {
+        "n": len(flat),
+        "score": float(flat.mean()),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "is_share": is_share,
+    }
+
+
+def mean_interval(values: "np.ndarray[Any, np.dtype[np.float64]]", is_share: bool = True) -> tuple[float, float]:
+    """95 % interval of a mean score: Wilson's for right and wrong, else Student's t; that of a share within 0 and 1."""
     n = len(values)
-    if set(np.unique(values)) <= {0.0, 1.0}:
+    if is_share and set(np.unique(values)) <= {0.0, 1.0}:
         interval = stats.binomtest(int(values.sum()), n).proportion_ci(LEVEL, method="wilson")
         return float(interval.low), float(interval.high)
-    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else 1.0
-    return max(0.0, float(values.mean() - half)), min(1.0, float(values.mean() + half))
+    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
+    low, high = float(values.mean() - half), float(values.mean() + half)
+    return (max(0.0, low), min(1.0, high)) if is_share else (low, high)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,32 @@ def load_tasks(task: str, own_tasks: Path) -> Iterator[Any]:
     """The tasks behind a name: itself, or the members of a group, in order."""
     loaded = make_manager(task, own_tasks).load([task])
     yield from loaded["tasks"].values()
+
+
+@contextmanager
+def enter_mirror(mirror: Path, unsafe_code: bool) -> Iterator[None]:
+    """Be in a benchmark's mirror of the hub, where its task finds what it asks for by name.
+
+    Args:
+        unsafe_code: programs that a model wrote may run without a sandbox where none can be had.
+    """
+    here = Path.cwd()
+    os.chdir(mirror)
+    os.environ["HF_ALLOW_CODE_EVAL"] = str(int(unsafe_code))
+    if Path("nltk_data").is_dir():
+        import nltk
+
+        nltk.data.path.insert(0, str(Path("nltk_data").resolve()))
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def uses_nltk(task: str) -> bool:
+    """Whether the code of one of lm-eval's tasks asks for nltk, and so for its tables."""
+    folder = _folder_of(task)
+    return folder is not None and any("nltk" in path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
 
 
 def _folder_of(task: str) -> Path | None:

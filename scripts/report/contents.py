@@ -23,7 +23,7 @@ from scripts.report.words import (
 Json = dict[str, Any]
 T = TypeVar("T")
 
-VERDICTS = {"improved": "improved", "worsened": "worsened", "no difference found": "unclear"}
+VERDICTS = {"improved": "improved", "worsened": "worsened", "held": "held", "no difference found": "unclear"}
 """Verdicts of the comparison table, and the last part of the keys of their words."""
 
 NAMED_IN_FULL = 4
@@ -55,6 +55,7 @@ class Tables:
         logs: training log of each stage, in the order of the models.
         scores: score of each model on each benchmark.
         comparisons: rows of the comparison table.
+        abilities: mean score of each model by ability.
     """
 
     cards: list[Json]
@@ -62,6 +63,7 @@ class Tables:
     logs: list[list[Json]]
     scores: list[Json]
     comparisons: list[Json]
+    abilities: list[Json]
 
     @property
     def funnels(self) -> list[Json]:
@@ -361,6 +363,7 @@ def comparison_table(comparisons: list[Json], alpha: float, words: Words) -> Mar
             Markdown(
                 f"{signed_points(row['difference'])} [{signed_points(row['ci_low'])}, {signed_points(row['ci_high'])}]"
             ),
+            Markdown(f"{100 * row['smallest_difference']:.1f}"),
             p_value(row["p_adjusted"]),
             words(f"short_{VERDICTS[row['verdict']]}"),
         ]
@@ -373,10 +376,11 @@ def comparison_table(comparisons: list[Json], alpha: float, words: Words) -> Mar
         words("before"),
         words("after"),
         words("difference"),
+        words("detectable"),
         words("adjusted_p"),
         words("verdict"),
     ]
-    return make_table(header, rows, "llrrrrrl", words("comparisons_caption", confidence=confidence(alpha)))
+    return make_table(header, rows, "llrrrrrrl", words("comparisons_caption", confidence=confidence(alpha)))
 
 
 # --- sample answers -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scripts.common.config import Report
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json, read_json_lines, write_text
-from scripts.report import contents, training
+from scripts.report import contents, evaluation, training
 from scripts.report.contents import Tables
 from scripts.report.markdown import Markdown, finalise
 from scripts.report.words import Words
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="score of each model and benchmark")
     parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in their order")
     parser.add_argument("--comparison", type=Path, required=True, help="comparison.json")
+    parser.add_argument("--abilities", type=Path, required=True, help="abilities.json")
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="figures, found by their names")
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
     options = parser.parse_args()
@@ -42,6 +43,7 @@ def main() -> None:
         logs=[pq.read_table(path).to_pylist() for path in options.logs],
         scores=[read_json(path) for path in options.scores],
         comparisons=read_json(options.comparison),
+        abilities=read_json(options.abilities),
     )
     figures = {path.stem: os.path.relpath(path, options.output.parent) for path in options.figures}
     sampled, items = read_samples(tables, options.items)
@@ -118,6 +120,8 @@ def render(
         proof_table=training.proof_table(tables.stages, words),
         training_notes=training.training_notes(tables.stages, words),
         score_tables=contents.score_tables(tables, words),
+        ability_tables=evaluation.ability_tables(tables.abilities, tables.model_names, words),
+        other_tables=evaluation.other_tables(tables, words),
         comparison_table=contents.comparison_table(tables.comparisons, alpha, words) if tables.comparisons else "",
         sampled=sampled,
         samples=contents.sample_tables(items, sampled, config.examples, words) if sampled else [],

@@ -1,5 +1,6 @@
 """Build the trainer's configuration of a stage: a wrong argument is refused before anything is submitted."""
 
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,10 +34,16 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="the stage's section, as JSON")
     parser.add_argument("--validated", action="store_true", help="its data set has validation rows")
     parser.add_argument("--processes", type=int, default=1, help="processes that it trains with")
+    parser.add_argument("--nodes", type=int, default=1, help="machines that they are on")
     parser.add_argument("--output", type=Path, required=True, help="the stage as it was checked, JSON")
     options = parser.parse_args()
     stage = Stage.model_validate_json(options.config)
 
+    if options.nodes > 1 and not shutil.which("srun"):
+        raise UserError(
+            f"resources.train.nodes: {options.nodes} machines are joined by SLURM's srun, which is not here; run with "
+            "--profile slurm on a login node, or set 1"
+        )
     check(options.name, stage, options.validated, options.processes)
     write_json(options.output, stage.part())
     say(f"check_stage {options.name}: {len(stage.args)} arguments")

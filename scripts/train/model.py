@@ -13,6 +13,7 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, hash_json, read_json, write_json
 from scripts.common.manifest import find_model
+from scripts.train import varlen_attention
 from scripts.train.job import Job
 
 PROBE_TOKENS = 128
@@ -73,16 +74,53 @@ def own_device(job: Job) -> str:
 def choose_attention(job: Job) -> str:
     """The attention that the stage names, or else the fastest that keeps packed examples apart and is installed here.
 
-    That is FlashAttention on a GPU where it is installed (3 before 2), and else PyTorch's own.
+    That is, on a GPU, FlashAttention where it is installed (3 before 2), and for packed examples PyTorch's own kernel
+    of the same kind; everywhere else `sdpa`, which masks what lies between examples.
     """
     if job.stage.attention != "auto":
         return job.stage.attention
-    if job.device == "cuda" and job.dtype == "bfloat16":
+    if job.device == "cuda" and job.dtype == "bfloat16" and torch.cuda.get_device_capability() >= (8, 0):
         if is_flash_attn_3_available():
             return "flash_attention_3"
         if is_flash_attn_2_available():
             return "flash_attention_2"
+        if job.stage.is_packed:
+            return varlen_attention.NAME
     return "sdpa"
+
+
+def check_packing(trainer: Trainer, job: Job) -> dict[str, Any]:
+    """Two examples that lie end to end get the logits that each gets alone, with this attention on this device.
+
+    Returns:
+        Facts for the manifest: `packing_difference` of the logits, as a share of them; None where nothing is packed, or
+        where the strategy has spread the weights over the processes already.
+
+    Raises:
+        UserError: the examples see each other, or the attention does not run here.
+    """
+    if not job.stage.is_packed or job.stage.strategy in ("zero3", "fsdp2"):
+        return {"packing_difference": None}
+    model, device = trainer.model, trainer.args.device
+    if model.device != device:  # DeepSpeed would bring it there later
+        model = model.to(device)
+    tokens = torch.arange(min(PROBE_TOKENS, model.config.vocab_size), device=device)
+    examples = [tokens, tokens.flip(0)[1:]]
+    positions = torch.cat([torch.arange(len(example), device=device) for example in examples])
+    try:
+        with trainer.accelerator.autocast():
+            packed = read_logits(model, torch.cat(examples)[None], position_ids=positions[None])
+            alone = torch.cat([read_logits(model, example[None]) for example in examples], dim=1)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"stages.{job.name}.attention: {str(error).splitlines()[0]}; try sdpa") from error
+    difference = compare_logits(packed, alone)
+    tolerance = TOLERANCE["bfloat16" if job.stage.tuning == "qlora" else job.dtype]
+    if not difference <= tolerance:
+        raise UserError(
+            f"stages.{job.name}.attention: packed examples see each other: logits differ from separate ones by "
+            f"{difference:.2%}, more than {tolerance:.2%}; set another attention, or do not pack"
+        )
+    return {"packing_difference": difference}
 
 
 def make_adapters(job: Job) -> LoraConfig | None:
@@ -141,7 +179,7 @@ def save_model(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
     device = "cpu" if job.stage.strategy in ("zero3", "fsdp2") else probe.device
     saved = AutoModelForCausalLM.from_pretrained(job.folder, dtype=job.dtype).to(device)
     again, trained = read_logits(saved, probe.to(device)), trained.to(device)
-    difference = float(torch.linalg.vector_norm(again - trained) / torch.linalg.vector_norm(trained))
+    difference = compare_logits(again, trained)
     # The kernels of 4-bit weights may compute in bfloat16 whatever the model's precision is.
     tolerance = TOLERANCE["bfloat16" if job.stage.tuning == "qlora" else job.dtype]
     if not difference <= tolerance:
@@ -155,13 +193,18 @@ def save_model(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
     }
 
 
-def read_logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+def compare_logits(given: torch.Tensor, expected: torch.Tensor) -> float:
+    """The Euclidean norm of the difference, as a share of the expected logits' norm."""
+    return float(torch.linalg.vector_norm(given - expected) / torch.linalg.vector_norm(expected))
+
+
+def read_logits(model: Any, tokens: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
     """Logits (1, tokens, vocabulary) of a text, in float32 and from products in full precision."""
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     model.eval()
     torch.set_float32_matmul_precision("highest")
     with torch.no_grad():
-        logits = model(input_ids=tokens, use_cache=False).logits.float()
+        logits = model(input_ids=tokens, use_cache=False, **inputs).logits.float()
     torch.set_float32_matmul_precision(precision)
     model.train(was_training)
     return logits

@@ -6,7 +6,7 @@ from scripts.common.console import run_script
 from scripts.train.arguments import make_arguments
 from scripts.train.fit import fit, save
 from scripts.train.job import load_rows, parse_job
-from scripts.train.model import load_model, load_tokenizer, make_adapters
+from scripts.train.model import check_packing, load_model, load_tokenizer, make_adapters
 from scripts.train.proof import prove_template
 
 
@@ -26,6 +26,7 @@ def main() -> None:
         peft_config=make_adapters(job),
     )
 
+    proof |= check_packing(trainer, job)
     facts = fit(trainer, job)
     save(trainer, tokenizer, job, facts | proof | {"train_rows": len(train)})
 

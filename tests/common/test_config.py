@@ -82,7 +82,7 @@ def test_a_name_that_is_also_a_kind_stays_in_the_path(name: str) -> None:
 
 def test_a_key_with_no_near_name_lists_what_is_known() -> None:
     (line,) = _refused(_with("comparison/zzzzzz", 1))
-    assert line == "mine.yaml: comparison.zzzzzz: unknown key; known: alpha"
+    assert line == "mine.yaml: comparison.zzzzzz: unknown key; known: alpha, grades"
 
 
 WRONG_VALUES = [
@@ -209,7 +209,7 @@ def test_lineage_and_comparisons() -> None:
     assert config.models == ["base", "sft", "dpo"]
     assert config.comparisons == [("base", "sft"), ("sft", "dpo"), ("base", "dpo")]
     assert config.held_out_pairs == ["pairs"]
-    assert config.scores == ["chain_sum", "pairs"]
+    assert config.scores == ["chain_sum", "pairs", "sums"]
     assert [config.form(name) for name in ("sums", "pairs")] == ["messages", "preference"]
 
 

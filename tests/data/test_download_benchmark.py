@@ -62,7 +62,7 @@ def test_a_mirror_without_the_data_is_one_line(tmp_path: Path, hub_mirror: Path)
 def test_a_mirror_that_is_no_folder(tmp_path: Path) -> None:
     source = FileBenchmark(kind="file", path=str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"^benchmarks.mine.source.path: .*none is no folder$"):
-        make_mirror(source, tmp_path / "mirror", "mine")
+        make_mirror(source, tmp_path / "mirror", "arc_easy", OWN_TASKS, "mine")
 
 
 def test_real_questions(tmp_path: Path, real_hub: Path) -> None:

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from scripts.common.files import read_json, read_json_lines
 from scripts.common.manifest import find_model
 from scripts.data.schemas import SCHEMAS, from_preference
-from scripts.evaluate.score_preferences import answer_log_probabilities, encode
+from scripts.evaluate.likelihood import sum_log_probabilities
+from scripts.evaluate.score_preferences import encode
 from tests.common.running import run_script
 
 PAIRS = [
@@ -49,7 +50,9 @@ def tokenizer(tiny_model: Path) -> Any:
 
 def test_the_answer_is_encoded_to_its_end_of_turn(tokenizer: Any) -> None:
     prompt = [{"role": "user", "content": "2 + 2?"}]
-    tokens, length = encode(tokenizer, prompt, [{"role": "assistant", "content": "4!"}])
+    tokens, counted = encode(tokenizer, prompt, [{"role": "assistant", "content": "4!"}])
+    length = sum(counted)
+    assert counted == [0] * (len(tokens) - length) + [1] * length
     assert tokenizer.decode(tokens[-length:]) == "4!<|im_end|>"
     assert tokenizer.decode(tokens[:-length]).endswith("<|im_start|>assistant\n")
 
@@ -75,7 +78,7 @@ def exact_products() -> Iterator[None]:
 def test_sums_equal_one_row_at_a_time(model: Any, tokenizer: Any, batch_size: int) -> None:
     sides = [(row, side) for row in _rows(PAIRS) for side in ("chosen", "rejected")]
     encoded = [encode(tokenizer, row["prompt"], row[side]) for row, side in sides]
-    sums = answer_log_probabilities(model, encoded, tokenizer.pad_token_id, batch_size, "test")
+    sums = sum_log_probabilities(model, encoded, tokenizer.pad_token_id, batch_size, "test")
     for (row, side), found in zip(sides, sums, strict=True):
         assert found == pytest.approx(_naive(model, tokenizer, row, side), abs=1e-4)
 
@@ -112,3 +115,11 @@ def test_script(tmp_path: Path, tiny_model: Path, model: Any, tokenizer: Any) ->
     assert written["n"] == len(rows)
     assert written["score"] == pytest.approx(sum(item["score"] for item in items) / len(rows))
     assert written["metric"] == "preference_accuracy"
+    others = {other["metric"]: other for other in written["others"]}
+    margins = [item["chosen_log_probability"] - item["rejected_log_probability"] for item in items]
+    assert others["margin"]["score"] == pytest.approx(sum(margins) / len(rows))
+    assert others["margin"]["ci_low"] < others["margin"]["score"] < others["margin"]["ci_high"]
+    mean = _naive(model, tokenizer, rows[1], "chosen") / sum(encode(tokenizer, rows[1]["prompt"], rows[1]["chosen"])[1])
+    assert -mean == pytest.approx(-items[1]["chosen_log_probability"] / 101, abs=0.01), "100 characters and the end"
+    assert others["chosen_loss"]["score"] > 0 and others["rejected_loss"]["n"] == len(rows)
+    assert 0 <= others["preference_accuracy_by_mean"]["score"] <= 1

@@ -1,6 +1,7 @@
 """The tables of a small run, as the other rooms write them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,40 @@ def make_score(model: str, benchmark: str, metric: str, share: float, n: int = 2
         "score": share,
         "ci_low": max(0.0, share - 0.06),
         "ci_high": min(1.0, share + 0.07),
+        "others": make_others(metric),
         "protocol": {"shots": 0, "limit": None, "max_new_tokens": 32, "chat_template": True, "filter": "none"},
         "provenance": make_manifest("scores", f"{model} on {benchmark}", {}, {}, minute=9),
     }
+
+
+def make_others(metric: str) -> list[Json]:
+    """What a held-out preference data set is scored by beside its accuracy; nothing for all else."""
+    if metric != "preference_accuracy":
+        return []
+    share = {"metric": "preference_accuracy_by_mean", "filter": "none", "n": 200, "is_share": True}
+    number = {"metric": "margin", "filter": "none", "n": 200, "is_share": False}
+    return [
+        share | {"score": 0.6, "ci_low": 0.5, "ci_high": 0.7},
+        number | {"score": 12.5, "ci_low": -1.25, "ci_high": 26.0},
+    ]
+
+
+def make_abilities(models: Sequence[str] = MODELS) -> list[Json]:
+    """The mean of two benchmarks, better from model to model."""
+    grades = ("weak", "good", "strong")
+    return [
+        {
+            "ability": "mathematics",
+            "model": model,
+            "benchmarks": ["sums", "mmlu-dev"],
+            "n": 485,
+            "score": 0.2 + 0.3 * place,
+            "ci_low": 0.15 + 0.3 * place,
+            "ci_high": 0.25 + 0.3 * place,
+            "grade": grades[min(place, 2)],
+        }
+        for place, model in enumerate(models)
+    ]
 
 
 def make_items(model: str) -> list[Json]:
@@ -198,6 +230,9 @@ def make_comparison(baseline: str, model: str, benchmark: str, scores: tuple[flo
         "difference": after - before,
         "ci_low": after - before - 0.05,
         "ci_high": after - before + 0.05,
+        "smallest_difference": 0.071,
+        "margin": None,
+        "is_held": None,
         "p_value": 0.2 if verdict == "no difference found" else 0.0001,
         "p_adjusted": 0.4 if verdict == "no difference found" else 0.0006,
         "verdict": verdict,
@@ -235,6 +270,7 @@ def make_tables() -> Json:
             for baseline, model in outcomes
             for place, (name, _) in enumerate(benchmarks)
         ],
+        "abilities": make_abilities(),
     }
 
 
@@ -253,10 +289,12 @@ def write_tables(folder: Path, tables: Json, items: dict[str, list[Json]]) -> di
     rows = {path: items[score["model"]] for path, score in zip(item_paths, tables["scores"], strict=True)}
     for path, lines in rows.items():
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    comparison = folder / "comparison.json"
+    comparison, abilities = folder / "comparison.json", folder / "abilities.json"
     comparison.write_text(json.dumps(tables["comparisons"]), encoding="utf-8")
+    abilities.write_text(json.dumps(tables["abilities"]), encoding="utf-8")
     return options | {
         "--logs": list(map(str, logs)),
         "--items": list(map(str, item_paths)),
         "--comparison": [str(comparison)],
+        "--abilities": [str(abilities)],
     }

@@ -40,8 +40,11 @@ def test_numbers_are_those_of_the_tables(write: Write) -> None:
         "| sums | 652 | too long 12, duplicates 3 | 637 | 600 | 25 | 12 |",
         "| sft | SFT | 600 | 20 | 133 | 120 | 2.500 | 0.559 | 1.4 GB |",
         "| sums | 200 | 5.0 [0.0, 12.0] | 34.5 [28.5, 41.5] | 36.5 [30.5, 43.5] |",
-        "| sums | sft against base | 200 | 5.0 | 34.5 | +29.5 [+24.5, +34.5] | <0.001 | improved |",
-        "| mmlu-dev | sft against base | 200 | 31.0 | 30.0 | −1.0 [−6.0, +4.0] | 0.400 | no difference found |",
+        "| sums | sft against base | 200 | 5.0 | 34.5 | +29.5 [+24.5, +34.5] | 7.1 | <0.001 | improved |",
+        "| mmlu-dev | sft against base | 200 | 31.0 | 30.0 | −1.0 [−6.0, +4.0] | 7.1 | 0.400 | no difference found |",
+        "| mathematics and algorithms | sums and mmlu-dev | 485 | 20.0 [15.0, 25.0] weak | 50.0 [45.0, 55.0] good |",
+        "| pairs | margin of the log-probabilities | 200 | 12.500 [−1.250, 26.000] |",
+        "| pairs | preference accuracy by mean log-probability | 200 | 60.0 [50.0, 70.0] |",
         "| model sft | base, data set sums | 0123456+ | CPU (x86_64) | 1 min 5 s | 1.4 GB |",
         "All of these were made with python 3.11.7, torch 2.9.0, transformers 5.0.0, trl 1.0.0.",
     ):
@@ -59,7 +62,7 @@ def test_significant_differences_are_told_with_their_numbers(write: Write) -> No
     )
     assert "improves on sums (+29.5 points, 95% interval +24.5 to +34.5; n = 200; adjusted p <0.001)" in report
     assert "gets worse on pairs (−20.0 points, 95% interval −25.0 to −15.0; n = 200; adjusted p <0.001)" in report
-    assert "Comparisons made: 2. Improvement: 1; worsening: 1; no difference found: 0." in report
+    assert "Comparisons made: 2. Improvement: 1; worsening: 1; held: 0; no difference found: 0." in report
 
 
 @pytest.mark.parametrize(("language", "claim"), [("en", "improve(s|d)"), ("zh", "有提升")])
@@ -116,7 +119,9 @@ def test_models_with_different_items_are_refused(write: Write) -> None:
 def test_run_without_stages_has_no_training_and_no_verdict(write: Write) -> None:
     tables = make_tables()
     scores = [score for score in tables["scores"] if score["model"] == "base"]
-    report = write({"cards": [], "models": tables["models"][:1], "logs": [], "scores": scores, "comparisons": []})
+    report = write(
+        {"cards": [], "models": tables["models"][:1], "logs": [], "scores": scores, "comparisons": [], "abilities": []}
+    )
     assert "There is nothing to compare" in report
     assert "figures/training.svg" not in report and "McNemar" not in report and "# Data" not in report
 

@@ -1,19 +1,37 @@
 """Packed examples do not see each other: their logits are those that each has alone."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from trl import SFTConfig, SFTTrainer
 
+from scripts.common.errors import UserError
 from scripts.common.manifest import find_model
 from scripts.train.arguments import make_arguments
-from scripts.train.job import load_rows
-from scripts.train.model import read_logits
+from scripts.train.job import Job, load_rows
+from scripts.train.model import check_packing, read_logits
 from tests.train.stages import make_job
+
+
+def _trainer(folder: Path, tiny_model: Path, rows: Path, attention: str, args: dict[str, Any]) -> tuple[Any, Job]:
+    """The trainer of a stage that packs."""
+    tokenizer = AutoTokenizer.from_pretrained(find_model(tiny_model))
+    job = make_job(folder, args=args | {"per_device_train_batch_size": 4})
+    job.__dict__.update(train=rows / "messages.parquet", validation=rows / "no_messages.parquet")
+    train, _ = load_rows(job, ["messages"])
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(find_model(tiny_model), attn_implementation=attention),
+        args=make_arguments(SFTConfig, job, tokenizer, False),
+        train_dataset=train,
+        processing_class=tokenizer,
+    )
+    return trainer, job
 
 
 @pytest.mark.parametrize(
@@ -24,17 +42,8 @@ def test_packed_logits_equal_separate_ones(
     tmp_path: Path, tiny_model: Path, rows: Path, attention: str, args: dict[str, Any]
 ) -> None:
     """Through the trainer's own packing and collator, with the attention of the stage."""
-    tokenizer = AutoTokenizer.from_pretrained(find_model(tiny_model))
-    job = make_job(tmp_path, args=args | {"per_device_train_batch_size": 4})
-    job.__dict__.update(train=rows / "messages.parquet", validation=rows / "no_messages.parquet")
-    train, _ = load_rows(job, ["messages"])
-    model = AutoModelForCausalLM.from_pretrained(find_model(tiny_model), attn_implementation=attention)
-    trainer = SFTTrainer(
-        model=model,
-        args=make_arguments(SFTConfig, job, tokenizer, False),
-        train_dataset=train,
-        processing_class=tokenizer,
-    )
+    trainer, _ = _trainer(tmp_path, tiny_model, rows, attention, args)
+    model = trainer.model
     batch = next(iter(trainer.get_train_dataloader()))
     assert "attention_mask" not in batch and batch["input_ids"].shape[0] == 1
     starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), batch["input_ids"].shape[1]]
@@ -47,3 +56,28 @@ def test_packed_logits_equal_separate_ones(
     for start, end in pairwise(starts):
         alone = read_logits(model, batch["input_ids"][:, start:end])
         assert torch.allclose(packed[:, start:end], alone, atol=1e-5)
+
+
+def test_the_check_before_training(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+    trainer, job = _trainer(tmp_path, tiny_model, rows, "sdpa", {"packing": True, "max_length": 256})
+    assert 0 <= check_packing(trainer, job)["packing_difference"] < 1e-5
+    trainer, job = _trainer(tmp_path, tiny_model, rows, "sdpa", {"max_length": 256})
+    assert check_packing(trainer, job) == {"packing_difference": None}, "nothing is packed"
+
+
+def test_attention_that_leaks_is_refused(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+    """Plain causal attention, of which transformers does not know that it needs a mask."""
+    AttentionInterface.register("leaking", sdpa_attention_forward)
+    trainer, job = _trainer(tmp_path, tiny_model, rows, "leaking", {"packing": True, "max_length": 256})
+    line = r"stages.mine.attention: packed examples see each other: logits differ from separate ones by \d+.\d+%, more"
+    with pytest.raises(UserError, match=rf"^{line} than 0.01%; set another attention, or do not pack$"):
+        check_packing(trainer, job)
+
+
+def test_attention_that_does_not_run_here_is_told(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+    """PyTorch's kernel for packed examples runs on GPUs alone."""
+    if torch.cuda.is_available():
+        pytest.skip("it runs here")
+    trainer, job = _trainer(tmp_path, tiny_model, rows, "varlen_attention", {"packing": True, "max_length": 256})
+    with pytest.raises(UserError, match=re.escape("stages.mine.attention: ") + ".*; try sdpa$"):
+        check_packing(trainer, job)

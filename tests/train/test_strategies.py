@@ -51,3 +51,29 @@ def test_deepspeed_learns_what_one_process_learns(
         facts = read_json(folder / "stage" / "manifest.json")["facts"]
         assert (facts["strategy"], facts["processes"]) == (name, processes)
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+@pytest.mark.long
+def test_a_finished_checkpoint_of_deepspeed_is_saved_without_training_on(
+    tmp_path: Path, tiny_model: Path, rows: Path, strategy: str
+) -> None:
+    """The last checkpoint stands, but the model could not be saved; then the same is run again."""
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    section = _section(strategy=strategy)
+    section["args"] |= {"per_device_train_batch_size": 4, "save_steps": 3}
+    options = method_options("sft", tiny_model, rows, section)
+    facts = []
+    for name in ("unbroken", "failed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "failed":
+            (folder / "stage.parquet").mkdir()  # the table of the steps cannot be written there
+            for process in (running := start_stage("sft", folder, options, processes=2)):
+                process.join(timeout=240)
+            assert running[0].exitcode == 1 and not (folder / "stage" / "manifest.json").exists()
+            (folder / "stage.parquet").rmdir()
+        run_stage("sft", folder, options, processes=2)
+        facts.append(read_json(folder / "stage" / "manifest.json")["facts"])
+    assert [fact["resumed_from"] for fact in facts] == [0, 6]
+    assert facts[0]["weights_sha256"] == facts[1]["weights_sha256"]

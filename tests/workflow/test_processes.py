@@ -1,10 +1,12 @@
-"""A stage on two GPUs: two processes share the batch, and learn what one learns. Without GPUs they use the CPU."""
+"""A stage on two GPUs, or on two machines: two processes share the batch, and learn what one learns. Here on CPUs."""
 
 import copy
+import os
 from pathlib import Path
 
 import pytest
 
+from scripts.common.files import read_json
 from tests.train.stages import read_losses
 from tests.workflow.running import read_recipe, snakemake, write_recipe
 
@@ -19,3 +21,35 @@ def test_two_processes_learn_what_one_learns(finished: Path, tmp_path: Path) -> 
     assert run.returncode == 0, run.stdout[-3000:]
     steps = "results/smoke/training/sft.parquet"
     assert read_losses(tmp_path / steps) == pytest.approx(read_losses(finished / steps), abs=1e-4)
+
+
+SRUN = """#!/bin/sh
+# Stands for SLURM's: starts the command once for each of --nodes, all on this machine.
+nodes=$2
+while [ "$1" != torchrun ]; do shift; done
+for node in $(seq "$nodes"); do "$@" & tasks="$tasks $!"; done
+for task in $tasks; do wait "$task" || exit 1; done
+"""
+
+
+def test_two_machines_learn_what_one_learns(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that SLURM would run, with a torchrun for each machine that meet at an address."""
+    recipe = copy.deepcopy(read_recipe("smoke"))
+    recipe["stages"]["sft"]["args"]["per_device_train_batch_size"] //= 2
+    recipe["resources"] = {"train": {"nodes": 2}}
+    path = write_recipe(tmp_path, recipe)
+    refused = snakemake(tmp_path, "sft", "--configfile", path, "--cores", "2")
+    assert "error: resources.train.nodes: 2 machines are joined by SLURM's srun, which is not here" in refused.stdout
+
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "srun").write_text(SRUN)
+    (tools / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", str(os.getpid()))  # its last digits make the port
+    run = snakemake(tmp_path, "sft", "--configfile", path, "--cores", "2")
+    assert run.returncode == 0, run.stdout[-3000:]
+    steps = "results/smoke/training/sft.parquet"
+    assert read_losses(tmp_path / steps) == pytest.approx(read_losses(finished / steps), abs=1e-4)
+    facts = read_json(tmp_path / "work/smoke/models/sft/manifest.json")["facts"]
+    assert facts["processes"] == 2

@@ -1,0 +1,185 @@
+"""Programs that a model might write in bad faith: none gets out, all are failures, and each ends in time."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.common.errors import UserError
+from scripts.evaluate import sandbox
+from scripts.evaluate.sandbox import Sandbox, find_sandbox, run_program
+
+pytestmark = pytest.mark.slow
+
+KINDS = {"bubblewrap": "bwrap", "namespaces": "unshare"}
+
+SECONDS = 1.0
+"""Of processor time for each program; one that sleeps is ended after three times as long, and five more."""
+
+HOSTILE = {
+    "reads a secret": "open({secret!r}).read()",
+    "looks for the secret everywhere": """
+import os
+for folder, _, files in os.walk("/"):
+    if {name!r} in files: break
+else:
+    raise FileNotFoundError("nowhere")
+""",
+    "reads who its user is": "import pwd; pwd.getpwall()[0]",
+    "reads the environment of another": "open('/proc/1/environ').read()",
+    "reads a secret in its environment": "import os; os.environ['SECRET']",
+    "writes outside": "open({outside!r}, 'w').write('x')",
+    "writes where its libraries are": "open('/usr/x', 'w').write('x')",
+    "replaces the interpreter": "open({python!r}, 'r+b').write(b'x')",
+    "deletes what it sees": "import shutil; shutil.rmtree({folder!r})",
+    "opens a socket to loopback": "import socket; socket.create_connection(('127.0.0.1', {port}), 2)",
+    "opens a socket by its name": "import socket; s = socket.socket(socket.AF_UNIX); s.connect({abstract!r})",
+    "asks the network for a name": "import socket; socket.getaddrinfo('example.org', 80)",
+    "forks without end": "import os\nwhile True: os.fork()",
+    "starts threads without end": """
+import threading, time
+while True: threading.Thread(target=time.sleep, args=(60,)).start()
+""",
+    "eats memory": "x = []\nwhile True: x.append(bytearray(2**24))",
+    "eats memory in many processes": """
+import os
+for _ in range(8): os.fork()
+x = []
+while True: x.append(bytearray(2**24))
+""",
+    "fills the disk": "f = open('/tmp/x', 'wb')\nwhile True: f.write(bytes(2**20))",
+    "fills the disk with many files": """
+import itertools
+for i in itertools.count(): open(f'/tmp/{{i}}', 'wb').write(bytes(2**20))
+""",
+    "sleeps": "import time; time.sleep(3600)",
+    "turns for ever": "while True: pass",
+    "kills its parent": """
+import os, signal
+os.kill(os.getppid() or 1, signal.SIGKILL); os.kill(-1, signal.SIGKILL)
+while True: pass
+""",
+    "kills its group": "import os, signal; os.killpg(0, signal.SIGKILL)\nwhile True: pass",
+    "leaves its session and goes on": """
+import os, time
+if os.fork() == 0: os.setsid(); time.sleep(3600)
+os._exit(0)
+""",
+    "prints 1 GB": "import sys\nfor _ in range(1024): sys.stdout.write('x' * 2**20)\nraise SystemExit",
+    "writes without end to all that is open": """
+import os
+while True:
+    for stream in range(64):
+        try: os.write(stream, b'x' * 2**20)
+        except OSError: pass
+""",
+    "ends itself as if all were well": "import os; os._exit(0)",
+    "leaves by an exit of its own": "raise SystemExit(0)",
+    "ends itself when it is closed": "import atexit, os; atexit.register(os._exit, 0); raise KeyboardInterrupt",
+    "says that it passed": """
+import os
+for stream in range(64):
+    try: os.write(stream, b'passed')
+    except OSError: pass
+os._exit(0)
+""",
+    "breaks the interpreter": "import ctypes; ctypes.string_at(0)",
+    "falls without end": "f = lambda: f()\nf()",
+    "mounts a disk": """
+import ctypes
+assert ctypes.CDLL(None).mount(b'tmpfs', b'/tmp', b'tmpfs', 0, None) == 0
+""",
+    "becomes root": "import os; os.setuid(0) if os.getuid() else os.chroot('/usr')",
+    "is no program": "this is ) not a program",
+    "has a byte that nothing takes": "x = '\\x00'\n\x00",
+}
+
+
+@pytest.fixture(params=KINDS)
+def shut(request: pytest.FixtureRequest) -> Sandbox:
+    """Each kind of sandbox that this machine has."""
+    if not shutil.which(KINDS[request.param]):
+        pytest.skip(f"{KINDS[request.param]} is not installed")
+    found = Sandbox(request.param)
+    if reason := sandbox.probe(found):
+        pytest.skip(f"{request.param} cannot be had here: {reason}")
+    return found
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+    """What must stay out of reach: a secret, a place to write to, and two listeners that must hear nothing."""
+    secret = tmp_path / "secret-of-the-test.txt"
+    secret.write_text("secret")
+    monkeypatch.setenv("SECRET", "secret")
+    abstract = f"\0posttrain-{os.getpid()}"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as named:
+        named.bind(abstract)
+        named.listen()
+        yield {
+            "secret": str(secret),
+            "name": secret.name,
+            "folder": str(tmp_path),
+            "outside": str(tmp_path / "written"),
+            "python": os.path.realpath(sys.executable),
+            "port": server.getsockname()[1],
+            "abstract": abstract,
+        }
+        for listener in (server, named):
+            listener.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+    assert secret.read_text() == "secret" and [path.name for path in tmp_path.iterdir()] == [secret.name]
+
+
+@pytest.mark.parametrize("program", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_program_fails(shut: Sandbox, world: dict[str, object], program: str) -> None:
+    started = time.monotonic()
+    assert run_program(program.format(**world), shut, SECONDS), "it is a failure"
+    assert time.monotonic() - started < 3 * SECONDS + 5 + 5
+    assert run_program("assert True", shut, SECONDS) == "", "the next one runs"
+
+
+def test_a_good_program_passes(shut: Sandbox) -> None:
+    """With standard modules, output, files of its own in /tmp, threads, and an answer that is text of any language."""
+    program = """
+import collections, hashlib, json, math, os, re, tempfile, threading
+print("hello, 世界", file=open("/tmp/x", "w"))
+assert open("/tmp/x").read() == "hello, 世界\\n"
+with tempfile.TemporaryFile() as file: file.write(b"x")
+thread = threading.Thread(target=print); thread.start(); thread.join()
+assert os.listdir("/tmp") == ["x"]
+"""
+    assert run_program(program, shut, 5) == ""
+
+
+def test_what_went_wrong_is_told(shut: Sandbox) -> None:
+    assert run_program("assert 1 + 1 == 3, 'it is not'", shut, SECONDS) == "AssertionError: it is not"
+    assert run_program("import time; time.sleep(3600)", shut, 0.1) == "timed out"
+    assert run_program("while True: pass", shut, SECONDS).startswith("it was stopped")
+
+
+def test_nothing_is_left_behind(shut: Sandbox) -> None:
+    """Neither processes nor folders nor mounts."""
+    program = "import os, time\nif os.fork() == 0: time.sleep(31.4)\nopen('/tmp/x', 'w').write('x')"
+    before = set(Path(tempfile.gettempdir()).glob("sandbox-*"))
+    assert run_program(program, shut, SECONDS) == ""
+    assert set(Path(tempfile.gettempdir()).glob("sandbox-*")) <= before
+    assert "sandbox-" not in Path("/proc/mounts").read_text()
+
+
+def test_a_sandbox_that_does_not_hold_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probing program gets out of no sandbox at all, and says how."""
+    find_sandbox.cache_clear()
+    assert "it reads" in sandbox.probe(Sandbox("none"))
+    monkeypatch.setattr(sandbox, "probe", lambda _: "it reads a secret")
+    with pytest.raises(UserError, match=r"^no sandbox .* can be had here \(.*it reads a secret.*\); install"):
+        find_sandbox()
+    assert find_sandbox(may_do_without=True) == Sandbox("none")
+    find_sandbox.cache_clear()
