@@ -12,7 +12,15 @@ from scipy import stats
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json, write_json_lines
-from scripts.evaluate.compare_models import adjust_holm, compare, mcnemar, newcombe, paired_test, verdict
+from scripts.evaluate.compare_models import (
+    adjust_holm,
+    compare,
+    mcnemar,
+    newcombe,
+    paired_test,
+    smallest_difference,
+    verdict,
+)
 from tests.common.running import error_lines, run_script
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
@@ -144,6 +152,55 @@ def test_one_item_says_nothing() -> None:
 )
 def test_verdict(difference: float, p_adjusted: float, words: str) -> None:
     assert verdict(difference, p_adjusted, 0.05) == words
+
+
+def test_a_margin_that_holds_is_told_where_no_difference_was_found() -> None:
+    assert verdict(-0.01, 0.5, 0.05, is_held=True) == "held"
+    assert verdict(-0.01, 0.5, 0.05, is_held=False) == "no difference found"
+    assert verdict(-0.01, 0.01, 0.05, is_held=True) == "worsened", "a fall within the margin is still one"
+    both = _scores("base", {str(i): float(i % 2) for i in range(200)})
+    assert compare(both, both | {"model": "sft"}, 0.05, 0, margin=0.05)["is_held"] is True
+    assert compare(both, both | {"model": "sft"}, 0.05, 0, margin=0.001)["is_held"] is False
+    assert compare(both, both | {"model": "sft"}, 0.05, 0)["is_held"] is None
+
+
+def test_the_smallest_difference_is_found_in_four_of_five_cases() -> None:
+    """Of pairs whose true mean difference it is, and that disagree as often as those it was worked out from."""
+    generator = np.random.default_rng(3)
+    n = 300
+    before, after = _table(both=150, lost=30, gained=30, neither=90)
+    smallest = smallest_difference(before, after, 0.05)
+    found = 0
+    for _ in range(1_000):
+        drawn = generator.multinomial(n, [0.5, 0.1 - smallest / 2, 0.1 + smallest / 2, 0.3])
+        found += mcnemar(*_table(*drawn)) < 0.05
+    assert 0.70 < found / 1_000 < 0.85, "the exact test finds a little less than the approximation says"
+
+
+@pytest.mark.parametrize("kind", ["right or wrong", "graded"])
+def test_few_null_comparisons_are_called_differences(kind: str) -> None:
+    """1,000 runs in which nothing differs, three comparisons each: at most one in twenty says that something does."""
+    generator = np.random.default_rng(11)
+    claims = 0
+    for _ in range(1_000):
+        difficulty = generator.beta(2, 2, size=60)
+        rows = []
+        for _ in range(3):
+            if kind == "graded":
+                before, after = (np.round(generator.beta(8 * difficulty, 8 * (1 - difficulty)), 2) for _ in range(2))
+                p_value = float(
+                    stats.permutation_test(
+                        (after - before,), np.mean, permutation_type="samples", n_resamples=400, rng=generator
+                    ).pvalue
+                )
+            else:
+                before, after = (generator.random((2, 60)) < difficulty).astype(float)
+                p_value = mcnemar(before, after)
+            rows.append((float(after.mean() - before.mean()), p_value))
+        adjusted = adjust_holm([p_value for _, p_value in rows])
+        said = [verdict(difference, p, 0.05) for (difference, _), p in zip(rows, adjusted, strict=True)]
+        claims += any(word in ("improved", "worsened") for word in said)
+    assert claims / 1_000 <= 0.05
 
 
 def _scores(model: str, items: dict[str, float], protocol: str = "five shots") -> dict[str, Any]:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from scripts.common.files import read_json, read_json_lines
-from scripts.evaluate.scores import mean_interval, write_scores
+from scripts.evaluate.scores import describe_values, mean_interval, wilson, write_scores
 
 
 def test_wilson_by_hand() -> None:
@@ -49,3 +50,27 @@ def test_what_is_written(tmp_path: Path) -> None:
     written = read_json(tmp_path / "b.json")
     low, high = mean_interval(np.array([1.0, 1.0, 1.0, 0.0]))
     assert written == names | {"n": 4, "score": 0.75, "ci_low": low, "ci_high": high, "protocol": {"shots": 5}}
+
+
+@given(st.integers(1, 400), st.integers(0, 400))
+def test_wilson_is_that_of_scipy(n: int, right: int) -> None:
+    right = min(right, n)
+    theirs = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert wilson(right / n, n) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_values_that_are_no_shares_have_no_bounds() -> None:
+    values = [np.array([value]) for value in (-3.0, 5.0, 10.0, 1.0)]
+    described = describe_values(values, is_share=False)
+    half = stats.t.ppf(0.975, 3) * np.std([-3, 5, 10, 1], ddof=1) / 2
+    assert (described["ci_low"], described["ci_high"]) == pytest.approx((3.25 - half, 3.25 + half))
+
+
+def test_items_with_several_values_are_drawn_together() -> None:
+    """Ten items whose three values agree say no more than ten single values."""
+    right = [i < 6 for i in range(10)]
+    described = describe_values([np.full(3, float(value)) for value in right])
+    assert (described["n"], described["score"]) == (30, pytest.approx(0.6))
+    low, high = np.quantile(np.random.default_rng(1).binomial(10, 0.6, 100_000) / 10, [0.025, 0.975])
+    assert (described["ci_low"], described["ci_high"]) == pytest.approx((low, high), abs=0.1)
+    assert described["ci_high"] - described["ci_low"] > 0.5 > 2 * 1.96 * np.sqrt(0.24 / 30)
