@@ -7,7 +7,7 @@ CORES ?= 2
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long bench-data bench-train lint format docs lock clean
+.PHONY: help venv demo test test-long bench-data bench-train bench-eval lint format docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,7 +38,7 @@ demo: $(VENV)/.runtime ## the whole way on this machine: data, SFT, DPO, benchma
 
 test: $(VENV)/.development ## all tests but the longest
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m pytest -n $(CORES) -m "not long"
 
 test-long: $(VENV)/.development ## the longest tests: killed stages of every method, a stage beyond its time
 	@$(BIN)/python -m pytest -m long
@@ -48,6 +48,9 @@ bench-data: $(VENV)/.runtime ## measure the data room on a million rows; half an
 
 bench-train: $(VENV)/.runtime ## measure a training stage against a plain TRL script; half an hour
 	@$(BIN)/python -m benchmarks_cpu.bench_train
+
+bench-eval: $(VENV)/.runtime ## measure the demo's evaluation against lm-eval's command line; after `make demo`
+	@$(BIN)/python -m benchmarks_cpu.bench_eval
 
 lint: $(VENV)/.development ## ruff, snakefmt, mypy, snakemake --lint
 	$(BIN)/ruff check .

@@ -40,6 +40,7 @@ rule all:
         model_manifests(),
         expand("<results>/models/{stage}.md", stage=cfg.stages),
         rules.write_examples.output.examples,
+        rules.collect_results.output.results,
 
 
 rule data:

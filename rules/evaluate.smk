@@ -31,6 +31,29 @@ rule run_benchmark:
         " --benchmark {input.benchmark} --scores {output.scores} --items {output.by_item} --log {log}"
 
 
+rule judge_answers:
+    input:
+        scores=lambda wildcards: f"<results>/scores/{wildcards.model}/{cfg.judged[wildcards.judged]}.json",
+        by_item=lambda wildcards: f"<results>/scores/{wildcards.model}/{cfg.judged[wildcards.judged]}.items.jsonl",
+        rubrics=lambda wildcards: str(OWN_TASKS / f"{cfg.benchmarks[cfg.judged[wildcards.judged]].task}.jsonl"),
+    output:
+        by_item="<results>/scores/{model}/{judged}.items.jsonl",
+        scores="<results>/scores/{model}/{judged}.json",
+    log:
+        "<logs>/judge_answers/{model}/{judged}.log",
+    wildcard_constraints:
+        judged=one_of(cfg.judged),
+    localrule: True  # it asks an endpoint, which compute nodes may not reach
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        config=as_json(cfg.judge) if cfg.judge else "",
+    shell:
+        "exec python -m scripts.evaluate.judge_answers --config {params.config:q} --name {wildcards.judged}"
+        " --model-name {wildcards.model} --scores {input.scores} --rubrics {input.rubrics:q} --output {output.scores}"
+        " --items {output.by_item} --log {log}"
+
+
 rule score_preferences:
     input:
         model="<work>/models/{model}/manifest.json",
@@ -155,3 +178,42 @@ rule grade_abilities:
     shell:
         "exec python -m scripts.evaluate.grade_abilities --grades {params.grades:q} --abilities {params.abilities:q}"
         " --scores {input.scores} --output {output.abilities} --log {log}"
+
+
+rule collect_results:
+    input:
+        models=model_manifests(),
+        logs=expand("<results>/training/{stage}.parquet", stage=cfg.models[1:]),
+        scores=rules.compare_models.input.scores,
+        answers=expand(
+            "<results>/scores/{model}/{dataset}.items.jsonl",
+            model=cfg.models,
+            dataset=cfg.held_out_conversations,
+        ),
+    output:
+        results="<results>/results.json",
+    log:
+        "<logs>/collect_results.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        run=cfg.run.name,
+    shell:
+        "exec python -m scripts.evaluate.collect_results --run {params.run} --models {input.models}"
+        " --logs {input.logs} --scores {input.scores} --answers {input.answers} --output {output.results} --log {log}"
+
+
+rule check_benchmarks:
+    log:
+        "<logs>/check_benchmarks.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        offline=OFFLINE,
+        benchmarks=as_json({name: benchmark.part() for name, benchmark in cfg.benchmarks.items()}),
+        tasks=str(OWN_TASKS),
+    shell:
+        "exec env {params.offline} python -m scripts.evaluate.check_benchmarks --benchmarks {params.benchmarks:q}"
+        " --tasks {params.tasks:q} --log {log}"

@@ -3,11 +3,13 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from scripts.common.manifest import find_model
 from tests.common.running import REPOSITORY, run_script
@@ -25,6 +27,31 @@ settings.register_profile("posttrain", deadline=None, database=None, derandomize
 settings.load_profile("posttrain")
 
 TINY = {"kind": "random", "hidden_size": 64, "layers": 2, "heads": 4}
+
+
+SLOWEST_FIRST = ("workflow", "train", "evaluate")
+"""Rooms of tests that take longest. Two workers end together only when the long ones begin early."""
+
+
+class ByFile(LoadScopeScheduling):
+    """Gives each worker whole files, and all that share a finished run of a room to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.split("::", maxsplit=1)[0])
+        is_shared = "finished: Path" in (REPOSITORY / path).read_text(encoding="utf-8")
+        return str(path.parent if is_shared else path)
+
+
+@pytest.hookimpl(optionalhook=True)  # there only with `pytest -n`
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Let `pytest -n` make each finished run once."""
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the rooms that take longest first."""
+    items.sort(key=lambda item: (*SLOWEST_FIRST, item.path.parent.name).index(item.path.parent.name))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ FORM_BY_METHOD: dict[str, Form] = {
 BASE = "base"
 """The name of the model that the run starts from; every other model has the name of its stage."""
 
-TARGETS = ("all", "data", "check_data", "models", "benchmarks", "plots", "report")
+TARGETS = ("all", "data", "check_data", "check_benchmarks", "models", "benchmarks", "plots", "report")
 """Targets that the Snakefile names itself, so that no stage or benchmark may take their names."""
 
 RULES = (
@@ -37,11 +37,13 @@ RULES = (
         "train_kto",
         "train_grpo",
         "run_benchmark",
+        "judge_answers",
         "score_preferences",
         "generate_responses",
         "score_responses",
         "compare_models",
         "grade_abilities",
+        "collect_results",
     ),
     *("write_model_card", "plot_funnel", "plot_lengths", "plot_training", "plot_scores", "write_report", "build_pdf"),
     "write_examples",
@@ -320,6 +322,17 @@ class Comparison(Section):
         return ordered
 
 
+class Judge(Section):
+    """A model that decides on the points of a rubric that no rule can."""
+
+    url: str = Field(description="Address of an endpoint that speaks OpenAI's protocol, such as `http://host:8000/v1`.")
+    model: str = Field(description="Model to ask there.")
+    benchmark: Name = Field("traps", description="Benchmark whose answers it judges; one of ours, with rubrics.")
+    key_variable: str | None = Field(None, description="Environment variable that holds the key, when one is needed.")
+    requests: int = Field(4, ge=1, description="Requests at once.")
+    seconds: float = Field(120, gt=0, description="Longest wait for an answer.")
+
+
 class Responses(Section):
     """How every model answers the held-out rows of the conversations that stages train on."""
 
@@ -383,6 +396,9 @@ class Config(Section):
     stages: dict[Name, Stage] = Field({}, description="Training stages by name; each is a target of its own.")
     benchmarks: dict[Name, Benchmark] = Field({}, description="Benchmarks by name; each is a target of its own.")
     comparison: Comparison = Field(Comparison(), description="How models are compared.")
+    judge: Judge | None = Field(
+        None, description="Judge of the answers to `traps`; without one, only what rules decide is scored."
+    )
     responses: Responses = Field(
         Responses(), description="How models answer held-out rows: BLEU, ROUGE, lengths, loss and perplexity."
     )
@@ -442,7 +458,12 @@ class Config(Section):
     @property
     def scores(self) -> list[str]:
         """Everything that a model is scored on: the benchmarks, then the held-out pairs and conversations."""
-        return [*self.benchmarks, *self.held_out_pairs, *self.held_out_conversations]
+        return [*self.benchmarks, *self.judged, *self.held_out_pairs, *self.held_out_conversations]
+
+    @property
+    def judged(self) -> dict[str, str]:
+        """The score that a judge gives, by its name, and the benchmark whose answers it judges."""
+        return {f"{self.judge.benchmark}_judged": self.judge.benchmark} if self.judge else {}
 
     @property
     def comparisons(self) -> list[tuple[str, str]]:

@@ -113,12 +113,24 @@ def _find_broken_references(config: Config) -> Iterator[str]:
         if len(forms) > 1 or (isinstance(dataset.source, RejectionsDataset) and forms - {"preference"}):
             methods = " and ".join(sorted(users))
             yield f"datasets.{name}: rows of one kind cannot serve {methods}; declare a second data set"
+    yield from _broken_judge(config)
     taken: dict[str, str] = dict.fromkeys((*TARGETS, *RULES), "a target of the pipeline") | {BASE: "the base model"}
     for group in ("stages", "benchmarks", "datasets"):
         for name in getattr(config, group):
             if name in taken:
                 yield f"{group}.{name}: this name is taken by {taken[name]}; choose another"
             taken[name] = f"{group}.{name}"
+
+
+def _broken_judge(config: Config) -> Iterator[str]:
+    """What a judge has nothing to judge by, or whose score has another's name."""
+    for name, benchmark in config.judged.items():
+        yield from _unless_known("judge.benchmark", "benchmark", benchmark, list(config.benchmarks))
+        if benchmark in config.benchmarks and config.benchmarks[benchmark].source.kind != "own":
+            yield f"judge.benchmark: '{benchmark}' has no rubrics; only benchmarks whose source is 'own' have them"
+        for group in ("benchmarks", "datasets"):
+            if name in getattr(config, group):
+                yield f"{group}.{name}: this name is taken by the judge's score; choose another"
 
 
 def _broken_rejections(config: Config, name: str) -> Iterator[str]:

@@ -53,23 +53,44 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to write; the mirror stands beside it")
     options = parser.parse_args()
     config = json.loads(options.config)
-    source: BenchmarkSource = TypeAdapter(BenchmarkSource).validate_python(config["source"])
 
     mirror = options.manifest.parent / "mirror"
     shutil.rmtree(mirror, ignore_errors=True)
     mirror.mkdir(parents=True)
-    facts = make_mirror(source, mirror, config["task"], options.tasks, options.name)
-    # What tasks would fetch beside their data, by names that are folders here.
-    shutil.copytree(options.tasks / "code_eval", mirror / "code_eval", ignore=shutil.ignore_patterns("__pycache__"))
-    if uses_nltk(config["task"]):
-        write_sentence_tables(mirror / "nltk_data")
-    questions = list(read_questions(config["task"], options.tasks, mirror, config["unsafe_code"], options.name))
-    if not questions:
-        raise UserError(f"benchmarks.{options.name}.task: task {config['task']} has no questions")
+    questions, facts = bring_questions(options.name, config, options.tasks, mirror)
     write_json_lines(options.questions, questions)
     facts |= {"questions": len(questions), "questions_sha256": hash_file(options.questions)}
     say(f"download_benchmark {options.name}: {len(questions)} questions from {facts['origin']}")
     write_manifest(options.manifest, artefact="benchmark", name=options.name, config=config, inputs={}, facts=facts)
+
+
+def bring_questions(
+    name: str, config: dict[str, Any], own_tasks: Path, mirror: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Fill an empty folder with a mirror of the hub for one benchmark, and read all questions from there.
+
+    Args:
+        name: the benchmark's name in the configuration.
+        config: its section, of which `task`, `source` and `unsafe_code` matter.
+        own_tasks: folder with our own task files.
+
+    Returns:
+        What `read_questions` gives, and what is worth recording of the mirror.
+
+    Raises:
+        UserError: the questions cannot be had, or there are none.
+    """
+    task: str = config["task"]
+    source: BenchmarkSource = TypeAdapter(BenchmarkSource).validate_python(config["source"])
+    facts = make_mirror(source, mirror, task, own_tasks, name)
+    # What tasks would fetch beside their data, by names that are folders here.
+    shutil.copytree(own_tasks / "code_eval", mirror / "code_eval", ignore=shutil.ignore_patterns("__pycache__"))
+    if uses_nltk(task):
+        write_sentence_tables(mirror / "nltk_data")
+    questions = list(read_questions(task, own_tasks, mirror, config["unsafe_code"], name))
+    if not questions:
+        raise UserError(f"benchmarks.{name}.task: task {task} has no questions")
+    return questions, facts
 
 
 def make_mirror(source: BenchmarkSource, mirror: Path, task: str, own_tasks: Path, name: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Score one model on one benchmark with lm-eval, under the benchmark's protocol."""
 
+import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,8 @@ def main() -> None:
     protocol = benchmark.model_dump(exclude=unused) | {
         "chat_template_sha256": hash_json(model.tokenizer.chat_template) if benchmark.chat_template else None,
         "task_versions": results["versions"],
+        "task_sha256": hash_tasks(results["configs"]),
+        "documents_sha256": hash_json([item["key"] for item in items]),
         "dtype": options.dtype,
         "seed": options.seed,
     }
@@ -123,6 +127,17 @@ def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path,
             confirm_run_unsafe_code=True,  # our metric of that name runs it in a sandbox
         )
     return dict(results)
+
+
+def hash_tasks(configs: dict[str, dict[str, Any]]) -> str:
+    """A hash of what lm-eval says that its tasks are: prompts, filters, metrics, how answers are generated.
+
+    Left out is where this stands on this machine and in this process' memory.
+    """
+    described = {
+        task: {key: value for key, value in config.items() if key != "metadata"} for task, config in configs.items()
+    }
+    return hash_json(re.sub(r" at 0x[0-9a-f]+", "", json.dumps(described, sort_keys=True, default=str)))
 
 
 def read_others(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, name: str) -> list[dict[str, Any]]:

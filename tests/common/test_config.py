@@ -161,6 +161,12 @@ BROKEN_REFERENCES = [
     ("stages/base", SMOKE["stages"]["sft"], "stages.base: this name is taken by the base model"),
     ("benchmarks/sft", SMOKE["benchmarks"]["chain_sum"], "benchmarks.sft: this name is taken by stages.sft"),
     ("benchmarks/report", SMOKE["benchmarks"]["chain_sum"], "benchmarks.report: this name is taken by a target"),
+    ("judge", {"url": "http://x", "model": "m", "benchmark": "trap"}, "judge.benchmark: unknown benchmark 'trap'; did"),
+    (
+        "judge",
+        {"url": "http://x", "model": "m", "benchmark": "chain_sum"},
+        "judge.benchmark: 'chain_sum' has no rubrics",
+    ),
     ("datasets/chain_sum", SMOKE["datasets"]["sums"], "datasets.chain_sum: this name is taken by benchmarks.chain_sum"),
 ]
 
@@ -209,7 +215,7 @@ def test_lineage_and_comparisons() -> None:
     assert config.models == ["base", "sft", "dpo"]
     assert config.comparisons == [("base", "sft"), ("sft", "dpo"), ("base", "dpo")]
     assert config.held_out_pairs == ["pairs"]
-    assert config.scores == ["chain_sum", "pairs", "sums"]
+    assert config.scores == ["chain_sum", "traps", "pairs", "sums"]
     assert [config.form(name) for name in ("sums", "pairs")] == ["messages", "preference"]
 
 

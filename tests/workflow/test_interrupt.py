@@ -12,7 +12,7 @@ import pytest
 
 from tests.workflow.running import REPOSITORY, read_recipe, snakemake, write_recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 STEPS = 120
 
 

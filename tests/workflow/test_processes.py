@@ -10,7 +10,7 @@ from scripts.common.files import read_json
 from tests.train.stages import read_losses
 from tests.workflow.running import read_recipe, snakemake, write_recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_two_processes_learn_what_one_learns(finished: Path, tmp_path: Path) -> None:

@@ -12,13 +12,26 @@ pytestmark = pytest.mark.slow
 
 REPORT = {"write_report", "build_pdf", "all"}
 MODEL_CARDS = {"write_model_card sft", "write_model_card dpo"}
-COMPARISON = REPORT | MODEL_CARDS | {"compare_models", "plot_scores"}
-DPO = COMPARISON | {"train_dpo dpo", "run_benchmark dpo chain_sum", "score_preferences dpo pairs", "plot_training"}
+COMPARISON = REPORT | MODEL_CARDS | {"compare_models", "plot_scores", "grade_abilities", "collect_results"}
+
+
+def _scores(model: str) -> set[str]:
+    """What a model is scored by, but for the pairs."""
+    benchmarks = {f"run_benchmark {model} {benchmark}" for benchmark in ("chain_sum", "traps")}
+    return benchmarks | _answers(model)
+
+
+def _answers(model: str) -> set[str]:
+    """What becomes of the held-out conversations."""
+    return {f"generate_responses {model} sums", f"score_responses {model} sums", "write_examples"}
+
+
+DPO = COMPARISON | _scores("dpo") | {"train_dpo dpo", "score_preferences dpo pairs", "plot_training"}
 DATA = {"plot_funnel", "plot_lengths", *(f"describe_dataset {name}" for name in ("sums", "more_sums", "pairs"))}
 PAIRS = DPO | DATA | {"score_preferences base pairs", "score_preferences sft pairs", "filter_dataset pairs"}
-SFT = PAIRS | {"train_sft sft", "run_benchmark sft chain_sum", "sample_rejections pairs", "inspect_rows pairs 0"}
-FILTERED = SFT | {"filter_dataset sums", "inspect_rows sums 0"}
-SEED = SFT | {"filter_dataset sums", "filter_dataset more_sums", "run_benchmark base chain_sum"}
+SFT = PAIRS | _scores("sft") | {"train_sft sft", "sample_rejections pairs", "inspect_rows pairs 0"}
+FILTERED = SFT | _answers("base") | {"filter_dataset sums", "inspect_rows sums 0"}
+SEED = SFT | _scores("base") | {"filter_dataset sums", "filter_dataset more_sums"}
 SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")}
 
 KNOBS: list[tuple[str, Any, set[str]]] = [

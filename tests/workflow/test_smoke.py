@@ -10,7 +10,7 @@ from tests.workflow.running import RECIPES, planned_jobs, snakemake
 pytestmark = pytest.mark.slow
 KEYS = {
     "benchmark", "metric", "baseline", "model", "n", "baseline_score", "model_score", "difference", "ci_low", "ci_high",
-    "p_value", "p_adjusted", "verdict",
+    "p_value", "p_adjusted", "verdict", "smallest_difference", "margin", "is_held",
 }  # fmt: skip
 
 
@@ -43,12 +43,12 @@ def test_compares_each_stage_with_parent_and_base(finished: Path) -> None:
     assert all(set(row) == KEYS for row in rows)
     compared = {(row["benchmark"], row["baseline"], row["model"]) for row in rows}
     pairs = [("base", "sft"), ("sft", "dpo"), ("base", "dpo")]
-    assert compared == {(benchmark, *pair) for benchmark in ("chain_sum", "pairs") for pair in pairs}
+    assert compared == {(benchmark, *pair) for benchmark in ("chain_sum", "traps", "pairs", "sums") for pair in pairs}
 
 
 def test_every_manifest_says_what_made_it(finished: Path) -> None:
     manifests = [*finished.glob("work/smoke/**/manifest.json"), *finished.glob("work/smoke/**/source.json")]
-    assert len(manifests) == 3 + 3 + 3 + 1  # models, downloads or samples, filtered data sets, benchmark
+    assert len(manifests) == 3 + 3 + 3 + 2  # models, downloads or samples, filtered data sets, benchmarks
     for path in manifests:
         manifest = json.loads(path.read_text())
         assert manifest["versions"]["torch"].startswith("2.13.0")

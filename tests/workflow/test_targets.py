@@ -19,7 +19,7 @@ def plan(folder: Path, *targets: str, recipe: str | None = "smoke") -> set[str]:
 def test_sft_needs_its_data_and_the_base(tmp_path: Path) -> None:
     assert plan(tmp_path, "sft") == {
         "sft", "train_sft sft", "filter_dataset sums", "inspect_rows sums 0", "download_dataset sums", "download_model",
-        "download_benchmark chain_sum", "check_stage sft",
+        "download_benchmark chain_sum", "download_benchmark traps", "check_stage sft",
     }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_shards_are_jobs_side_by_side(tmp_path: Path) -> None:
 def test_default_run_is_the_course_project(tmp_path: Path) -> None:
     jobs = plan(tmp_path, recipe=None)
     assert {"train_sft sft", "train_dpo dpo", "run_benchmark dpo humaneval", "build_pdf"} <= jobs
-    assert sum(job.startswith("run_benchmark") for job in jobs) == 27
+    assert sum(job.startswith("run_benchmark") for job in jobs) == 33
 
 
 def test_every_recipe_plans(tmp_path: Path) -> None:
@@ -79,3 +79,10 @@ def test_cluster_profile_is_found_by_its_plain_name(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout[-3000:]
     assert "train_sft sft" in planned_jobs(run.stdout)
     assert "gpu_model=h100" in run.stdout and "gpu=4" in run.stdout and "runtime=1440" in run.stdout
+
+
+def test_a_judge_scores_what_was_answered(tmp_path: Path) -> None:
+    recipe = read_recipe("smoke") | {"judge": {"url": "http://127.0.0.1:9/v1", "model": "wise"}}
+    run = snakemake(tmp_path, "-n", "--configfile", write_recipe(tmp_path, recipe))
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert {f"judge_answers {model} traps_judged" for model in ("base", "sft", "dpo")} <= planned_jobs(run.stdout)

@@ -1,0 +1,107 @@
+"""Measure the jobs that score a model of the demo against lm-eval's command line, whole processes, by turns (ABAB).
+
+Both score the same model on the same questions, with the same batches. It needs a finished `make demo`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+OWN_TASKS = REPOSITORY / "benchmarks"
+MIRRORED = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=REPOSITORY / "work" / "demo", help="work folder of a finished demo")
+    parser.add_argument("--model", default="sft", help="model of the run to score")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each is measured")
+    parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="arithmetic threads")
+    options = parser.parse_args()
+    if not (options.run / "models" / options.model / "manifest.json").is_file():
+        sys.exit(f"error: --run: {options.run} has no model {options.model}; run `make demo` first")
+    recipe = yaml.safe_load((REPOSITORY / "recipes" / "demo.yaml").read_text(encoding="utf-8"))
+
+    seconds: dict[tuple[str, str], list[float]] = {}
+    scores: dict[tuple[str, str], float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options.rounds):
+            for name, benchmark in recipe["benchmarks"].items():
+                for side, score in (("ours", score_by_job), ("lm-eval", score_by_command_line)):
+                    started = time.perf_counter()
+                    scores[name, side] = score(Path(folder), options, name, benchmark)
+                    seconds.setdefault((name, side), []).append(time.perf_counter() - started)
+                    print(f"{name}, {side}: {seconds[name, side][-1]:.1f} s", file=sys.stderr)
+    print(make_table(list(recipe["benchmarks"]), seconds, scores))
+
+
+def score_by_job(folder: Path, options: Any, name: str, benchmark: dict[str, Any]) -> float:
+    """The score that our job gives."""
+    section = {"source": {"kind": "hub"}} | benchmark
+    command = [sys.executable, "-m", "scripts.evaluate.run_benchmark", "--name", name, "--config", json.dumps(section)]
+    command += ["--dtype", "float32", "--seed", "7", "--cpus", str(options.cpus), "--tasks", str(OWN_TASKS)]
+    command += ["--model", str(options.run / "models" / options.model / "manifest.json"), "--model-name", options.model]
+    command += ["--benchmark", str(options.run / "benchmarks" / name / "manifest.json")]
+    command += ["--scores", str(folder / "ours.json"), "--items", str(folder / "ours.items.jsonl")]
+    run(command, REPOSITORY, options.cpus)
+    return float(json.loads((folder / "ours.json").read_text(encoding="utf-8"))["score"])
+
+
+def score_by_command_line(folder: Path, options: Any, name: str, benchmark: dict[str, Any]) -> float:
+    """The score that lm-eval's command line gives."""
+    output = Path(tempfile.mkdtemp(dir=folder))
+    model = (options.run / "models" / options.model / "model").resolve()
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", benchmark["task"], "--log_samples"]
+    command += ["--model_args", f"pretrained={model},dtype=float32", "--device", "cpu", "--output_path", str(output)]
+    command += ["--include_path", str(OWN_TASKS), "--batch_size", str(benchmark.get("batch_size", 16)), "--seed", "7"]
+    command += ["--confirm_run_unsafe_code"]
+    if "limit" in benchmark:
+        command += ["--limit", str(benchmark["limit"])]
+    if "max_new_tokens" in benchmark:
+        command += ["--gen_kwargs", f"max_gen_toks={benchmark['max_new_tokens']}"]
+    if benchmark.get("chat_template", True):
+        command += ["--apply_chat_template", "--fewshot_as_multiturn", "true"]
+    run(command, options.run / "benchmarks" / name / "mirror", options.cpus)
+    (path,) = output.rglob("results_*.json")
+    result = json.loads(path.read_text(encoding="utf-8"))["results"][benchmark["task"]]
+    return float(result[f"{benchmark['metric']},{benchmark.get('filter', 'none')}"])
+
+
+def run(command: list[str], folder: Path, cpus: int) -> None:
+    """Run a command without the network, or end with what it said."""
+    environment = os.environ | dict.fromkeys(MIRRORED, "1") | {"OMP_NUM_THREADS": str(cpus)}
+    environment |= {"PYTHONPATH": str(REPOSITORY), "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command[:4])} failed:\n{done.stderr[-3000:]}")
+
+
+def make_table(
+    names: list[str], seconds: dict[tuple[str, str], list[float]], scores: dict[tuple[str, str], float]
+) -> str:
+    """The means as Markdown."""
+    lines = ["| benchmark | ours (s) | lm-eval (s) | ratio | score, ours and lm-eval's |", "|---|---|---|---|---|"]
+    totals = {"ours": 0.0, "lm-eval": 0.0}
+    for name in names:
+        means = {side: sum(seconds[name, side]) / len(seconds[name, side]) for side in totals}
+        totals = {side: total + means[side] for side, total in totals.items()}
+        ratio = means["lm-eval"] / means["ours"]
+        both = f"{scores[name, 'ours']:.6f}, {scores[name, 'lm-eval']:.6f}"
+        lines.append(f"| {name} | {means['ours']:.1f} | {means['lm-eval']:.1f} | {ratio:.2f} | {both} |")
+    lines.append(
+        f"| all | {totals['ours']:.1f} | {totals['lm-eval']:.1f} | {totals['lm-eval'] / totals['ours']:.2f} | |"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

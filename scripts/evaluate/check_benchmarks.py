@@ -1,0 +1,36 @@
+"""Tell of each benchmark whether its jobs would run here without the internet, and if not, what to do.
+
+Started with HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1, as the jobs are, it sees what they will see.
+"""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from scripts.common.console import make_parser, run_script, say
+from scripts.common.errors import UserError
+from scripts.data.download_benchmark import bring_questions
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--benchmarks", type=json.loads, required=True, help="section `benchmarks`, as JSON")
+    parser.add_argument("--tasks", type=Path, required=True, help="folder with our own task files")
+    options = parser.parse_args()
+
+    problems = []
+    for name, section in options.benchmarks.items():
+        with TemporaryDirectory() as folder:
+            try:
+                questions, facts = bring_questions(name, section, options.tasks, Path(folder))
+            except UserError as error:
+                problems.append(str(error))
+                say(f"{name}: would not run")
+            else:
+                say(f"{name}: would run; {len(questions)} questions from {facts['origin']}")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+if __name__ == "__main__":
+    run_script(main)

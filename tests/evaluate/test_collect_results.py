@@ -1,0 +1,62 @@
+"""One JSON with what a run found out of each model."""
+
+from pathlib import Path
+
+from scripts.common.files import read_json, write_json, write_json_lines
+from scripts.train.measure import write_steps
+from tests.common.running import call_main
+
+STEPS = [
+    {"step": 1, "loss": 3.0},
+    {"step": 2, "eval_loss": 2.5},
+    {"step": 3, "loss": 1.0},
+    {"step": 4, "eval_loss": 2.75},
+]
+
+
+def test_training_scores_and_answers_of_all_models(tmp_path: Path) -> None:
+    scores, answers = [], []
+    for model in ("base", "sft"):
+        write_json(tmp_path / f"{model}.json", {"name": model, "facts": {"steps": 3, "train_seconds": 9.5}})
+        for benchmark, written in (("sums", False), ("talk", True)):
+            path = tmp_path / model / f"{benchmark}.json"
+            numbers = {"metric": "m", "n": 4, "score": 0.5, "ci_low": 0.1, "ci_high": 0.9, "others": []}
+            write_json(path, {"model": model, "benchmark": benchmark, "protocol": {}} | numbers)
+            asked = [{"key": str(i), "prompt": f"{i}?", "target": "t", "answer": model, "score": 1.0} for i in range(4)]
+            write_json_lines(path.with_suffix(".items.jsonl"), asked)
+            scores.append(path)
+            answers += [path.with_suffix(".items.jsonl")] if written else []
+    write_steps(tmp_path / "sft.parquet", STEPS)
+    call_main(
+        "evaluate.collect_results",
+        tmp_path,
+        run="mine",
+        models=["base.json", "sft.json"],
+        logs=["sft.parquet"],
+        scores=scores,
+        answers=answers,
+        output="results.json",
+    )
+    results = read_json(tmp_path / "results.json")
+    assert results["run"] == "mine" and list(results["models"]) == ["base", "sft"]
+    base, sft = results["models"].values()
+    assert base["training"] is None
+    assert sft["training"] == {
+        "first_loss": 3.0,
+        "last_loss": 1.0,
+        "best_validation_loss": 2.5,
+        "last_validation_loss": 2.75,
+        "steps": 3,
+        "seconds": 9.5,
+    }
+    assert sft["scores"]["sums"] == {
+        "metric": "m",
+        "n": 4,
+        "score": 0.5,
+        "ci_low": 0.1,
+        "ci_high": 0.9,
+        "others": [],
+    }
+    assert list(sft["samples"]) == ["talk"], "only what a model wrote itself"
+    assert [sample["prompt"] for sample in sft["samples"]["talk"]] == ["0?", "1?", "2?"]
+    assert base["samples"]["talk"][0] == {"prompt": "0?", "target": "t", "answer": "base", "score": 1.0}
