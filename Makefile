@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --progress-bar on
 CORES ?= 2
+SLURM := slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core mariadb-client-core
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long bench-data bench-train bench-eval lint format docs lock clean
+.PHONY: help venv demo test test-long test-slurm bench-data bench-train bench-eval lint format docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,16 +33,22 @@ $(VENV)/.development: envs/requirements-dev.txt $(VENV)/.runtime
 	@touch $@
 
 demo: $(VENV)/.runtime ## the whole way on this machine: data, SFT, DPO, benchmarks, PDF
-	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data; took 10 minutes on two idle ones"
+	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data; took 14 minutes on two idle ones"
 	@$(SNAKEMAKE) --configfile recipes/demo.yaml --quiet rules host
 	@echo "==> the report: $(CURDIR)/results/demo/report.pdf"
 
 test: $(VENV)/.development ## all tests but the longest
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest -n $(CORES) -m "not long"
+	@$(BIN)/python -m pytest -n $(CORES) -m "not long and not slurm"
 
 test-long: $(VENV)/.development ## the longest tests: killed stages of every method, a stage beyond its time
 	@$(BIN)/python -m pytest -m long
+
+test-slurm: $(VENV)/.development ## the pipeline on a real Slurm on this machine, through every fault; needs root, and Debian
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "==> installing Slurm"; apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM) > /dev/null || true; fi
+	@$(BIN)/python -m pytest -m slurm
 
 bench-data: $(VENV)/.runtime ## measure the data room on a million rows; half an hour, 6 GB of disk
 	@$(BIN)/python -m benchmarks_cpu.bench_data

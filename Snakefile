@@ -1,6 +1,7 @@
 # posttrain: one config in, a post-trained language model and the report that proves what training did out.
 #
 #   snakemake -n                          what would run
+#   snakemake --cores 1 plan              what it takes: steps, memory, hours, and whether that fits
 #   snakemake --profile slurm             everything, on the cluster
 #   snakemake --profile slurm sft         one stage by its name, with what it needs
 #   snakemake --configfile recipes/demo.yaml --cores 2
@@ -18,11 +19,16 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/plan.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/plot.smk"
 include: "rules/report.smk"
+
+
+onstart:
+    refuse_second_head()
 
 
 localrules:

@@ -9,6 +9,7 @@ from scripts.common.data_config import RejectionsDataset
 from scripts.common.load_config import load_config
 from scripts.common.environment import prepare_environment
 from scripts.common.errors import UserError
+from scripts.common.slurm import find_jobs
 from scripts.evaluate.tasks import check_tasks
 
 REPOSITORY = Path(workflow.basedir)
@@ -45,6 +46,15 @@ wildcard_constraints:
     model=r"[A-Za-z0-9_-]+",
     stage=r"[A-Za-z0-9_-]+",
     benchmark=r"[A-Za-z0-9_-]+",
+
+
+def refuse_second_head():
+    """End when jobs of an earlier head, which was killed, still run: two would write the same files."""
+    if jobs := find_jobs(Path.cwd()):
+        sys.exit(
+            f"error: jobs of an earlier Snakemake are still at work in this folder: {', '.join(jobs)}; "
+            f"wait for them, or end them with `scancel {' '.join(jobs)}`, and start again"
+        )
 
 
 def one_of(names):

@@ -157,7 +157,7 @@ rule filter_dataset:
         **job_resources("data"),
     params:
         form=lambda wildcards: cfg.form(wildcards.dataset),
-        config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset]),
+        config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].identity()),
         seed=cfg.run.seed,
     shell:
         "exec python -m scripts.data.filter_dataset --name {wildcards.dataset} --form {params.form}"

@@ -23,7 +23,7 @@ FORM_BY_METHOD: dict[str, Form] = {
 BASE = "base"
 """The name of the model that the run starts from; every other model has the name of its stage."""
 
-TARGETS = ("all", "data", "check_data", "check_benchmarks", "models", "benchmarks", "plots", "report")
+TARGETS = ("all", "plan", "data", "check_data", "check_benchmarks", "models", "benchmarks", "plots", "report")
 """Targets that the Snakefile names itself, so that no stage or benchmark may take their names."""
 
 RULES = (
@@ -387,6 +387,25 @@ class Resources(Section):
     evaluate: JobResources = Field(JobResources(), description="Each (model, benchmark) pair, and each sampling job.")
 
 
+class Plan(Section):
+    """What `snakemake plan` reckons with. Nothing else reads it, so a change runs nothing again."""
+
+    gpu: str | None = Field(
+        None,
+        description="The GPUs of the jobs, such as `H100`, `H200` or `A100-SXM4-40GB`; null when not known.",
+    )
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of a GPU, in GB; null for what is known of `gpu`."
+    )
+    watts_per_gpu: float | None = Field(
+        None, gt=0, description="What a GPU draws, in watts; null for the most that `gpu` draws."
+    )
+    pue: float = Field(1.0, ge=1, description="Energy of the whole computer room for one of its GPUs.")
+    currency: str = Field("EUR", description="Currency of the rates.")
+    per_gpu_hour: float | None = Field(None, ge=0, description="Price of a GPU for an hour; null for no price.")
+    per_kwh: float | None = Field(None, ge=0, description="Price of a kilowatt-hour; null for no price.")
+
+
 class Config(Section):
     """One run of the pipeline."""
 
@@ -405,6 +424,7 @@ class Config(Section):
     plot: Plot = Field(Plot(), description="How figures look.")
     report: Report = Field(Report(), description="The PDF.")
     resources: Resources = Field(Resources(), description="What jobs ask of the machine.")
+    plan: Plan = Field(Plan(), description="What `snakemake plan` reckons with: GPUs, energy, prices.")
 
     @property
     def models(self) -> list[str]:

@@ -215,6 +215,17 @@ class Sample(Section):
     )
 
 
+class Expected(Section):
+    """What `snakemake plan` counts with until the rows are there; nothing else reads it."""
+
+    rows: int | None = Field(
+        None, ge=1, description="Rows that the filters leave, before `sample`, `validation` and `test` take theirs."
+    )
+    tokens: float | None = Field(
+        None, gt=0, description="Mean tokens of a templated row; of the longer side of a pair; of a prompt for GRPO."
+    )
+
+
 def _read_number(value: Any) -> Any:
     """A bare number stands for that many rows at random."""
     return {"rows": value} if isinstance(value, int) and not isinstance(value, bool) else value
@@ -242,6 +253,7 @@ class Dataset(Section):
     shards: int = Field(
         1, ge=1, le=1000, description="Jobs that inspect the rows side by side; the result is the same."
     )
+    expected: Expected = Field(Expected(), description="How large it will be, for `snakemake plan`.")
 
     @model_validator(mode="after")
     def describes_its_own_rows(self) -> Self:
@@ -250,6 +262,10 @@ class Dataset(Section):
             where = "each part" if isinstance(self.source, MixtureDataset) else "files and hub data sets"
             raise ValueError(f"format and rename belong to {where}, not to a source of kind {self.source.kind}")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """What its rows depend on: without what is only expected of them."""
+        return {key: value for key, value in self.part().items() if key != "expected"}
 
     @property
     def parts(self) -> dict[str, Part]:

@@ -1,16 +1,7 @@
 """What training costs: tokens, seconds, memory, model FLOPs and energy, step by step.
 
-Model FLOPs are those that the method needs, whatever the implementation spends (recomputed activations do not count).
-Of one token, with N parameters that multiply (all but the embedding of the input; the head counts), L layers of
-attention width d, and s tokens in its sequence:
-
-- a forward pass: 2 N + 2 s d L (the causal half of 4 s d L),
-- the backward pass: the same again for what flows back, and the same again for the gradients of weights that are
-  trained: with adapters, N is left out of that third part and the adapters' own parameters come in.
-
-That is 6 N for full training and 4 N with adapters (Kaplan et al., "Scaling laws for neural language models", 2020).
-Forward passes without gradient (references, sampling) count too. Utilisation is FLOPs by seconds, by the peak of the
-device in dense bfloat16.
+`scripts/common/flops.py` has the formula of the FLOPs. Utilisation is FLOPs by seconds, by the peak of the device in
+dense bfloat16.
 """
 
 import resource
@@ -24,13 +15,9 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from scripts.common.files import written_whole
+from scripts.common.flops import Cost
+from scripts.common.gpus import find_gpu
 from scripts.train.processes import add_up, largest
-
-PEAK_FLOPS = {
-    **{"H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12},
-    **{"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12},
-}
-"""Dense bfloat16 operations a second of devices, by a part of their names: the first that fits counts."""
 
 
 class Meter(TrainerCallback):
@@ -43,7 +30,7 @@ class Meter(TrainerCallback):
     def __init__(self, trainer: Trainer) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.cost = Cost(base)
+        self.cost, self.is_known = read_cost(base), count_experts(base.config) == 0
         self.device = trainer.args.device
         self.peak = find_peak(self.device)
         self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -80,8 +67,10 @@ class Meter(TrainerCallback):
         seconds = largest(now - self.since, self.device)
         tokens, flops = add_up(float(self.tokens), self.device), add_up(float(self.flops), self.device)
         measured = {"seconds": seconds, "tokens": tokens, "memory_gb": largest(peak_memory(self.device), self.device)}
-        if self.peak and self.cost.is_known:
-            measured["mfu"] = flops / seconds / (self.peak * args.world_size)
+        if self.is_known:
+            measured["flops"] = flops
+            if self.peak:
+                measured["mfu"] = flops / seconds / (self.peak * args.world_size)
         joules = read_energy(self.device)
         used = add_up(joules - self.joules if joules is not None and self.joules is not None else 0.0, self.device)
         if used:
@@ -95,29 +84,25 @@ class Meter(TrainerCallback):
         self.flops.zero_()
 
 
-class Cost:
-    """Model FLOPs of a model's passes; see the module for the formula."""
+def read_cost(model: Any) -> Cost:
+    """What a token costs in this model, and in its adapters when it has some."""
+    config = model.config.get_text_config()
+    adapters = sum(count(p) for name, p in model.named_parameters() if "lora_" in name)
+    # A tied embedding multiplies as the head does.
+    embedding = 0 if config.tie_word_embeddings else count(model.get_input_embeddings().weight)
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Cost(
+        multiplying=count_parameters(model) - adapters - embedding,
+        adapters=adapters,
+        attention=2 * heads * width * config.num_hidden_layers,
+    )
 
-    def __init__(self, model: Any) -> None:
-        config = model.config.get_text_config()
-        # Of a mixture of experts, only some multiply for each token.
-        self.is_known = not (getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None))
-        embedding = model.get_input_embeddings().weight
-        tied = config.tie_word_embeddings
-        self.adapters = sum(count(p) for name, p in model.named_parameters() if "lora_" in name)
-        # A tied embedding multiplies as the head does.
-        self.multiplying = count_parameters(model) - self.adapters - (0 if tied else count(embedding))
-        self.trained = self.adapters or self.multiplying
-        heads = config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.attention = 2 * heads * width * config.num_hidden_layers
 
-    def of(self, tokens: torch.Tensor, attended: torch.Tensor, is_training: bool) -> torch.Tensor:
-        """FLOPs of a pass over so many tokens, which attend to `attended` ones in all."""
-        forward = 2 * (self.multiplying + self.adapters) * tokens + self.attention * attended
-        if not is_training:
-            return forward
-        return 2 * forward + 2 * self.trained * tokens + self.attention * attended
+def count_experts(config: Any) -> int:
+    """Experts of a mixture, of which only some multiply for each token, so that its FLOPs are not known; else 0."""
+    text = config.get_text_config()
+    return getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None) or 0
 
 
 def count(parameter: torch.Tensor) -> int:
@@ -149,8 +134,8 @@ def find_peak(device: torch.device) -> float | None:
     """Dense bfloat16 operations a second of the device; None where they are not known."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    gpu = find_gpu(torch.cuda.get_device_name(device))
+    return gpu.flops if gpu else None
 
 
 def peak_memory(device: torch.device) -> float:
@@ -180,8 +165,8 @@ def summarise_steps(log: list[dict[str, Any]], epochs: float | None) -> dict[str
     """Totals of the lines of the log, over all attempts.
 
     Returns:
-        `train_seconds`, `seconds_per_epoch`, `tokens`, `tokens_per_second`, `mfu` and `energy_kwh` (null where they are
-        not known), `peak_train_memory_gb`. Evaluations and saves are in the seconds of the step after them.
+        `train_seconds`, `seconds_per_epoch`, `tokens`, `tokens_per_second`, `flops`, `mfu` and `energy_kwh` (null where
+        they are not known), `peak_train_memory_gb`. Evaluations and saves are in the seconds of the step after them.
     """
     lines = [line for line in log if "seconds" in line]
     seconds, tokens = (sum(line[key] for line in lines) for key in ("seconds", "tokens"))
@@ -191,6 +176,7 @@ def summarise_steps(log: list[dict[str, Any]], epochs: float | None) -> dict[str
         "seconds_per_epoch": round(seconds / epochs, 1) if epochs else None,
         "tokens": int(tokens),
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+        "flops": sum(line["flops"] for line in lines if "flops" in line) or None,
         "mfu": sum(line["mfu"] * line["seconds"] for line in measured) / seconds if measured else None,
         "energy_kwh": sum(line["joules"] for line in lines if "joules" in line) / 3.6e6 or None,
         "peak_train_memory_gb": round(max((line["memory_gb"] for line in lines), default=0.0), 2),

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from scripts.common.manifest import find_model
-from scripts.train.measure import Cost, count_attended, count_parameters, summarise_steps, write_steps
+from scripts.train.measure import count_attended, count_parameters, read_cost, summarise_steps, write_steps
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def test_full_training_costs_six_for_each_parameter_and_token(model: Any) -> Non
     config = model.config
     width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // 4)
     expected = 6 * model.num_parameters() * 100 + 3 * 2 * width * config.num_hidden_layers * 5000
-    assert float(Cost(model).of(_one(100), _one(5000), True)) == pytest.approx(expected)
-    assert float(Cost(model).of(_one(100), _one(5000), False)) == pytest.approx(expected / 3)
+    assert float(read_cost(model).of(_one(100), _one(5000), True)) == pytest.approx(expected)
+    assert float(read_cost(model).of(_one(100), _one(5000), False)) == pytest.approx(expected / 3)
 
 
 def test_adapters_cost_four(model: Any) -> None:
@@ -36,7 +36,7 @@ def test_adapters_cost_four(model: Any) -> None:
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
     adapters = count_parameters(adapted, trained=True)
     assert 0 < adapters < parameters / 4 and count_parameters(adapted) == parameters + adapters
-    cost = float(Cost(adapted.get_base_model()).of(_one(100), _one(0), True))
+    cost = float(read_cost(adapted.get_base_model()).of(_one(100), _one(0), True))
     assert cost == pytest.approx(100 * (4 * parameters + 6 * adapters))
 
 
@@ -61,12 +61,12 @@ def test_totals_are_over_all_attempts() -> None:
     log = [
         {"step": 1, "loss": 1.0, "seconds": 2.0, "tokens": 100.0, "memory_gb": 1.5, "mfu": 0.4, "joules": 3.6e6},
         {"step": 1, "eval_loss": 1.0},
-        {"step": 2, "loss": 1.0, "seconds": 6.0, "tokens": 300.0, "memory_gb": 2.0, "mfu": 0.2},
+        {"step": 2, "loss": 1.0, "seconds": 6.0, "tokens": 300.0, "memory_gb": 2.0, "flops": 7e9, "mfu": 0.2},
         {"step": 2, "train_runtime": 3.0},
     ]
     assert summarise_steps(log, 2.0) == {
         **{"train_seconds": 8.0, "seconds_per_epoch": 4.0, "tokens": 400, "tokens_per_second": 50.0},
-        **{"mfu": pytest.approx(0.25), "energy_kwh": pytest.approx(1.0), "peak_train_memory_gb": 2.0},
+        **{"flops": 7e9, "mfu": pytest.approx(0.25), "energy_kwh": pytest.approx(1.0), "peak_train_memory_gb": 2.0},
     }
     assert summarise_steps([], None)["tokens_per_second"] is None
 

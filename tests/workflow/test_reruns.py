@@ -46,6 +46,8 @@ KNOBS: list[tuple[str, Any, set[str]]] = [
     ("report.language", "zh", REPORT),
     ("run.seed", 8, SEED),
     ("stages.dpo.time_limit", 5, set()),
+    ("datasets.sums.expected", {"rows": 5}, set()),
+    ("plan", {"gpu": "H100"}, set()),
     ("resources.train.memory_gb", 9, set()),
     ("resources.train.hours", 2, set()),
 ]

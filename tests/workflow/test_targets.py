@@ -35,6 +35,10 @@ def test_benchmark_runs_for_every_model(tmp_path: Path) -> None:
     assert not any(job.startswith(("score_preferences", "compare_models")) for job in jobs)
 
 
+def test_a_plan_needs_nothing(tmp_path: Path) -> None:
+    assert plan(tmp_path, "plan") == {"plan"}
+
+
 def test_data_trains_only_what_answers(tmp_path: Path) -> None:
     jobs = plan(tmp_path, "data")
     assert "filter_dataset pairs" in jobs and "train_sft sft" in jobs

@@ -1,0 +1,242 @@
+"""The plan of a run as plain data: what each stage and each benchmark takes, how sure that is, and whether it fits."""
+
+from pathlib import Path
+from typing import Any
+
+from scripts.common.config import Config, Stage
+from scripts.common.data_config import PackageDataset
+from scripts.common.files import read_json
+from scripts.common.gpus import find_gpu
+from scripts.plan.memory import Setup, estimate_memory
+from scripts.plan.rows import Rows, bound_lengths, read_rows
+from scripts.plan.shape import Shape, find_shape
+from scripts.plan.steps import check_numbers, count_steps, max_length, setting
+from scripts.plan.throughput import find_pace, read_runs, seconds_a_token
+from scripts.plan.work import count_sequences, count_work, make_batch
+
+Json = dict[str, Any]
+
+USABLE_TIME = 0.95
+"""Share of a stage's time that its steps may take; the rest is for saving (`scripts/train/budget.py`)."""
+
+
+def make_forecast(config: Config, work: Path, results: Path) -> Json:
+    """The plan.
+
+    Args:
+        work: the run's folder of heavy files; other runs' stand beside it.
+        results: the run's results.
+
+    Returns:
+        `run`, `device`, `model` (shape, and where it was found), `stages`, `benchmarks`, `totals`. What nobody knows is
+        null. Hours, GPU-hours, energy (kWh) and money are of the whole stage, memory is in bytes of one GPU or process.
+
+    Raises:
+        UserError: a stage has arguments that cannot be counted with, or too few rows.
+    """
+    shape, found = find_shape(config.model.source, work / "models" / "base" / "manifest.json", Path(config.run.cache))
+    stages = [_plan_stage(config, name, shape, work) for name in config.lineage()]
+    benchmarks = [_plan_benchmark(config, name, work, results) for name in config.benchmarks]
+    return {
+        "run": config.run.name,
+        "device": describe_device(config),
+        "model": {
+            "parameters": shape.parameters if shape else None,
+            "found_in": found if shape or found.startswith("nothing") else f"{found}, but it is of a kind unknown here",
+        },
+        "currency": config.plan.currency,
+        "stages": stages,
+        "benchmarks": benchmarks,
+        "totals": {
+            key: _add_up([entry[key] for entry in (*stages, *benchmarks)])
+            for key in ("gpu_hours", "energy_kwh", "money")
+        },
+    }
+
+
+def describe_device(config: Config) -> str:
+    """What stages train on, in words."""
+    wanted = config.resources.train
+    if not wanted.gpus:
+        return f"{wanted.processes} x CPU, {wanted.cpus} threads"
+    return f"{wanted.processes} x {config.plan.gpu or 'GPU of a kind that plan.gpu does not name'}"
+
+
+def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path) -> Json:
+    stage, manifest = config.stages[name], work / "models" / name / "manifest.json"
+    check_numbers(name, stage)
+    processes = config.resources.train.processes
+    rows = bound_lengths(read_rows(config, stage.dataset, work), max_length(stage))
+    planned: Json = {
+        "name": name,
+        "method": stage.method,
+        "tuning": stage.tuning,
+        "rows": rows.train,
+        "rows_are": rows.rows_are,
+        "tokens_are": rows.tokens_are,
+    }
+    sequences = count_sequences(stage, rows)
+    schedule = count_steps(name, stage, sequences, processes) if sequences is not None else None
+    planned |= {
+        "steps": schedule.steps if schedule else None,
+        "steps_are": _describe_steps(stage, rows),
+        "epochs": schedule.epochs if schedule else None,
+        "effective_batch": schedule.effective_batch if schedule else None,
+    }
+    trained = shape.trained_parameters(stage) if shape else None
+    done = None
+    pace = None
+    memory: dict[str, float] | None = None
+    if shape and trained is not None:
+        adapters = trained if stage.tuning != "full" else 0
+        done = count_work(stage, rows, schedule, shape.cost(adapters)) if schedule else None
+        pace = find_pace(stage, _device_of(config), shape.parameters, read_runs(work.parent, but=manifest))
+        batch = make_batch(stage, rows)
+        setup = Setup(config.resources.train.gpus > 0, config.model.dtype, processes, adapters)
+        memory = estimate_memory(shape, stage, setup, batch) if batch else None
+    hours = None
+    if done and pace:
+        flops = done.flops + (0 if pace.is_measured else done.recomputed)
+        hours = flops / (pace.flops * processes) / 3600
+    size = sum(memory.values()) if memory else None
+    planned |= {
+        "tokens": done.tokens if done else None,
+        "flops": done.flops if done else None,
+        "parameters_trained": trained,
+        "memory": memory,
+        "memory_bytes": size,
+        "memory_limit_bytes": _memory_limit(config),
+        "pace": pace.source if pace else f"unknown: {_explain_pace(config, trained is not None)}",
+        "hours": hours,
+        "hours_limit": stage.time_limit or config.resources.train.hours,
+    }
+    planned |= _cost_of(config, hours, processes)
+    is_bound = "at most" in (rows.rows_are, rows.tokens_are) or stage.method == "grpo"
+    planned["work_is"] = "at most" if is_bound else "expected" if rows.rows_are == "expected" else rows.tokens_are
+    planned["verdict"] = {
+        "fits_memory": is_within(size, planned["memory_limit_bytes"]),
+        "fits_time": is_within(hours, USABLE_TIME * planned["hours_limit"], is_bound),
+        "over_time": stage.over_time,
+    }
+    planned["used"] = _read_used(manifest)
+    return planned
+
+
+def _device_of(config: Config) -> str | None:
+    return config.plan.gpu if config.resources.train.gpus else "CPU"
+
+
+def _explain_pace(config: Config, is_counted: bool) -> str:
+    """Why the pace of a stage is not known."""
+    if not is_counted:
+        return "neither is what the stage trains"
+    if not config.resources.train.gpus:
+        return "no stage like it was measured on a CPU, and none is assumed"
+    if config.plan.gpu is None:
+        return "plan.gpu does not name the GPUs"
+    return f"no stage like it was measured on {config.plan.gpu}, which scripts/common/gpus.py does not know"
+
+
+def _memory_limit(config: Config) -> float | None:
+    """Bytes that a process has: those of its GPU, or its share of the machine's."""
+    wanted = config.resources.train
+    if not wanted.gpus:
+        return wanted.memory_gb * 1e9
+    known = find_gpu(config.plan.gpu) if config.plan.gpu else None
+    size = config.plan.gpu_memory_gb or (known.memory_gb if known else None)
+    return size * 1e9 if size else None
+
+
+def is_within(value: float | None, limit: float | None, is_bound: bool = False) -> bool | None:
+    """Whether a value keeps its limit; None when one is not known, or when only a bound of the value lies beyond."""
+    if value is None or limit is None or (is_bound and value > limit):
+        return None
+    return value <= limit
+
+
+def _describe_steps(stage: Stage, rows: Rows) -> str:
+    """How sure the number of steps is: as sure as the rows, and where they are packed, the tokens."""
+    if setting(stage, "max_steps") > 0:
+        return "measured"
+    known = [rows.rows_are, *([rows.tokens_are] if stage.args.get("packing") else [])]
+    return next((word for word in ("unknown", "at most", "expected") if word in known), "measured")
+
+
+def _cost_of(config: Config, hours: float | None, gpus: int) -> Json:
+    """GPU-hours, energy in kWh and money of a job that takes so long; nothing of it without GPUs."""
+    if hours is None or not config.resources.train.gpus:
+        return {"gpu_hours": None, "energy_kwh": None, "money": None}
+    rates = config.plan
+    known = find_gpu(rates.gpu) if rates.gpu else None
+    watts = rates.watts_per_gpu or (known.watts if known else None)
+    gpu_hours = hours * gpus
+    energy = gpu_hours * watts * rates.pue / 1000 if watts else None
+    prices = [
+        *([gpu_hours * rates.per_gpu_hour] if rates.per_gpu_hour is not None else []),
+        *([energy * rates.per_kwh] if rates.per_kwh is not None and energy is not None else []),
+    ]
+    return {"gpu_hours": gpu_hours, "energy_kwh": energy, "money": sum(prices) if prices else None}
+
+
+def _read_used(manifest: Path) -> Json | None:
+    """What a finished stage took; None while it is not finished."""
+    if not manifest.is_file():
+        return None
+    described = read_json(manifest)
+    facts = described["facts"]
+    return {
+        "steps": facts["steps"],
+        "epochs": facts["epochs"],
+        "tokens": facts["tokens"],
+        "flops": facts.get("flops"),
+        "hours": facts["train_seconds"] / 3600,
+        "memory_bytes": described["peak_gpu_memory_bytes"] or described["peak_memory_bytes"],
+        "energy_kwh": facts.get("energy_kwh"),
+        "parameters_trained": facts["trainable_parameters"],
+        "device": described["device"],
+    }
+
+
+def _plan_benchmark(config: Config, name: str, work: Path, results: Path) -> Json:
+    """What a benchmark takes, for all models of the run."""
+    section = config.benchmarks[name]
+    questions = _count_questions(config, name, work)
+    rows = questions if section.limit is None or questions is None else min(questions, section.limit)
+    generated = rows * section.max_new_tokens if rows and section.max_new_tokens else None
+    models, on_gpu = len(config.models), config.resources.evaluate.gpus > 0
+    taken = [
+        read_json(path)["provenance"]["seconds"] / 3600
+        for path in (results / "scores" / model / f"{name}.json" for model in config.models)
+        if path.is_file()
+    ]
+    if taken:
+        hours, source = sum(taken) / len(taken) * models, f"measured on {len(taken)} of {models} models"
+    elif generated and on_gpu:
+        batches = -(-generated // section.batch_size)
+        hours, source = batches * seconds_a_token() / 3600 * models, "at most; time of a token assumed"
+    else:
+        hours, source = None, "unknown"
+    return {
+        "name": name,
+        "rows": rows,
+        "generated_tokens": generated,
+        "models": models,
+        "hours": hours,
+        "hours_are": source,
+        **(_cost_of(config, hours, 1) if on_gpu else _cost_of(config, None, 0)),
+        "used_hours": sum(taken) if taken else None,
+    }
+
+
+def _count_questions(config: Config, name: str, work: Path) -> int | None:
+    """Questions of a benchmark, as downloaded, or as its section tells."""
+    manifest = work / "benchmarks" / name / "manifest.json"
+    if manifest.is_file():
+        return int(read_json(manifest)["facts"]["questions"])
+    source = config.benchmarks[name].source
+    return source.size if isinstance(source, PackageDataset) else None
+
+
+def _add_up(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
