@@ -1,0 +1,89 @@
+"""One Slurm for all tests of this room, and heads that submit to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.cluster import Cluster, tell_what_is_missing
+from tests.workflow.running import REPOSITORY, write_recipe
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Slurm of one node with four pretend H100s."""
+    if why := tell_what_is_missing():
+        pytest.skip(f"no Slurm: {why}; `make test-slurm` installs it on Debian, as root")
+    # Unix sockets stand in it, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        cluster = Cluster(Path(folder))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@dataclass
+class Head:
+    """Snakemake with the cluster's profile, in a folder of its own."""
+
+    cluster: Cluster
+    folder: Path
+    recipe: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        """Its command line. Jobs are looked at sooner than a real cluster would like."""
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+        command += ["--profile", str(REPOSITORY / "profiles" / "slurm"), "--directory", str(self.folder)]
+        command += ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"]
+        return [*command, "--configfile", str(self.recipe), *arguments]
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start it in a session of its own; output and errors go to stdout."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.cluster.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, seconds: float = 900) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end."""
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            pytest.fail(f"the head did not end in {seconds} s:\n{output[-5000:]}")
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def jobs(self) -> list[str]:
+        """Numbers of the jobs in the queue that were submitted from this folder."""
+        lines = self.cluster.ask("squeue", "-h", "-o", "%i %Z").splitlines()
+        return [number for number, folder in (line.split(" ", 1) for line in lines) if folder == str(self.folder)]
+
+
+@pytest.fixture
+def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], Head]]:
+    """Make a head for a recipe; its jobs end with the test."""
+    heads: list[Head] = []
+
+    def make(recipe: dict[str, Any]) -> Head:
+        heads.append(Head(cluster, tmp_path, write_recipe(tmp_path, recipe)))
+        return heads[-1]
+
+    yield make
+    for head in heads:
+        if jobs := head.jobs():
+            cluster.ask("scancel", *jobs)

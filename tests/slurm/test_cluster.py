@@ -1,0 +1,186 @@
+"""The pipeline on a real Slurm: the smoke recipe whole, and what goes wrong on clusters."""
+
+import copy
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scripts.common.files import read_json
+from tests.slurm.cluster import Cluster, wait_for
+from tests.slurm.conftest import Head
+from tests.workflow.running import read_recipe, write_recipe
+
+pytestmark = pytest.mark.slurm
+
+MakeHead = Callable[[dict[str, Any]], Head]
+
+
+def _smoke(**resources: Any) -> dict[str, Any]:
+    return copy.deepcopy(read_recipe("smoke")) | {"resources": resources}
+
+
+def _long_stage(**train: Any) -> dict[str, Any]:
+    """A stage that takes about a minute, and saves now and then."""
+    recipe = _smoke(train={"gpus": 1} | train)
+    recipe["stages"]["sft"]["args"] |= {"max_steps": 400, "save_steps": 20}
+    return recipe
+
+
+def _wait_for_checkpoint(head: Head) -> None:
+    kept = head.folder / "work/smoke/models/sft/checkpoints"
+    wait_for("a checkpoint", lambda: any(kept.glob("*/checkpoint-*/trainer_state.json")), seconds=240)
+
+
+def _training_job(head: Head) -> str:
+    """The number of the job that trains."""
+    lines = head.cluster.ask("squeue", "-h", "-o", "%i %Z %k").splitlines()
+    (number,) = [line.split()[0] for line in lines if str(head.folder) in line and "rule_train_sft" in line]
+    return number
+
+
+def _end(process: "subprocess.Popen[str]", seconds: float = 600) -> str:
+    """What a head says until it ends well."""
+    output, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, output[-5000:]
+    return output
+
+
+def _weights(head: Head) -> str:
+    return str(read_json(head.folder / "work/smoke/models/sft/manifest.json")["facts"]["weights_sha256"])
+
+
+@pytest.fixture(scope="session")
+def unbroken(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of the long stage when nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    head = Head(cluster, folder, write_recipe(folder, _long_stage()))
+    run = head.run("sft")
+    assert run.returncode == 0, run.stdout[-5000:]
+    return _weights(head)
+
+
+def test_the_smoke_recipe_whole(make_head: MakeHead, cluster: Cluster) -> None:
+    head = make_head(_smoke(train={"gpus": 4, "hours": 24}, evaluate={"gpus": 1}))
+    run = head.run()
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert (head.folder / "results/smoke/report.pdf").read_bytes().startswith(b"%PDF")
+    table = cluster.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State,Timelimit,ReqTRES,Comment")
+    trained = [line.split("|") for line in table.splitlines() if "rule_train_" in line]
+    assert len(trained) == 2
+    for _, state, limit, asked, _ in trained:
+        assert (state, limit) == ("COMPLETED", "1-00:00:00") and "gres/gpu:h100=4" in asked
+
+
+def test_a_stage_beyond_its_time_limit_goes_on(make_head: MakeHead, unbroken: str) -> None:
+    recipe = _long_stage(hours=1 / 60)
+    recipe["stages"]["sft"]["args"]["dataloader_num_workers"] = 0
+    head = make_head(recipe)
+    output = _end(head.start("sft"), seconds=900)
+    assert "going on from checkpoint-" in output
+    assert _weights(head) == unbroken
+
+
+def test_a_requeued_stage_goes_on(make_head: MakeHead, unbroken: str) -> None:
+    head = make_head(_long_stage())
+    process = head.start("sft")
+    _wait_for_checkpoint(head)
+    head.cluster.ask("scontrol", "requeue", _training_job(head))
+    _end(process)
+    assert _weights(head) == unbroken
+
+
+def test_a_stage_goes_on_when_its_node_has_died(make_head: MakeHead, cluster: Cluster, unbroken: str) -> None:
+    head = make_head(_long_stage())
+    process = head.start("sft")
+    _wait_for_checkpoint(head)
+    cluster.kill_node("gpu1")
+    wait_for("a dead node", lambda: "down" in cluster.ask("sinfo", "-h", "-o", "%t"), seconds=120)
+    cluster.start_node("gpu1")
+    _end(process)
+    assert _weights(head) == unbroken
+
+
+def test_a_cancelled_stage_is_tried_again(make_head: MakeHead, unbroken: str) -> None:
+    head = make_head(_long_stage())
+    process = head.start("sft")
+    _wait_for_checkpoint(head)
+    head.cluster.ask("scancel", _training_job(head))
+    _end(process)
+    assert _weights(head) == unbroken
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "terminal closed"])
+def test_a_new_head_goes_on_after_the_first(make_head: MakeHead, unbroken: str, number: signal.Signals) -> None:
+    head = make_head(_long_stage())
+    first = head.start("sft")
+    _wait_for_checkpoint(head)
+    job = _training_job(head)
+    os.kill(first.pid, number)
+    first.communicate(timeout=60)
+
+    head.run("--unlock")
+    refused = head.run("sft")
+    assert refused.returncode == 1
+    assert f"error: jobs of an earlier Snakemake are still at work in this folder: {job}; wait" in refused.stdout
+    wait_for("the job's end", lambda: not head.jobs(), seconds=300)
+    _end(head.start("sft"))
+    assert _weights(head) == unbroken
+
+
+def test_two_heads_on_one_folder(make_head: MakeHead) -> None:
+    head = make_head(_smoke(train={"gpus": 1}))
+    first = head.start("sft")
+    wait_for("a job", lambda: bool(head.jobs()), seconds=240)
+    second = head.run("sft")
+    assert second.returncode == 1
+    _end(first)
+
+
+@pytest.mark.parametrize(
+    ("resources", "profile", "line"),
+    [
+        ({"gpus": 5}, {}, "5 GPUs"),
+        ({"hours": 48}, {}, "time limit"),
+        ({}, {"slurm_account": "nobody"}, "account"),
+    ],
+    ids=["five GPUs of four", "two days of one", "unknown account"],
+)
+def test_what_the_cluster_cannot_give_is_told(
+    make_head: MakeHead, resources: dict[str, Any], profile: dict[str, str], line: str
+) -> None:
+    head = make_head(_smoke(train={"gpus": 1} | resources))
+    run = head.run("sft", *(f"--default-resources={key}={value}" for key, value in profile.items()))
+    assert run.returncode == 1
+    assert line in run.stdout
+
+
+def test_nine_evaluations_on_four_gpus(make_head: MakeHead, cluster: Cluster) -> None:
+    recipe = _smoke(evaluate={"gpus": 1}) | {"stages": {}, "datasets": {}}
+    section = recipe["benchmarks"]["chain_sum"]
+    recipe["benchmarks"] = {
+        f"sum{number}": section | {"source": section["source"] | {"seed": 100 * number}} for number in range(9)
+    }
+    head = make_head(recipe)
+    process = head.start("benchmarks")
+    most = 0
+    while process.poll() is None:
+        most = max(most, len(cluster.ask("squeue", "-h", "-t", "R", "-o", "%i").split()))
+        assert most <= 4
+        time.sleep(0.5)
+    _end(process)
+    assert most == 4
+
+
+def test_accounting_may_be_gone_for_a_while(make_head: MakeHead, cluster: Cluster) -> None:
+    head = make_head(_smoke(train={"gpus": 1}))
+    process = head.start("sft")
+    wait_for("a job", lambda: bool(head.jobs()), seconds=240)
+    cluster.stop_accounting()
+    time.sleep(20)
+    cluster.start_accounting()
+    _end(process)
