@@ -50,7 +50,7 @@ wildcard_constraints:
 
 def refuse_second_head():
     """End when jobs of an earlier head, which was killed, still run: two would write the same files."""
-    if jobs := find_jobs(Path.cwd()):
+    if jobs := find_jobs(Path.cwd(), cfg.run.name):
         sys.exit(
             f"error: jobs of an earlier Snakemake are still at work in this folder: {', '.join(jobs)}; "
             f"wait for them, or end them with `scancel {' '.join(jobs)}`, and start again"

@@ -1,21 +1,26 @@
-"""What SLURM says of this folder, where there is SLURM."""
+"""What SLURM says of a run, where there is SLURM."""
 
 import shutil
 import subprocess
 from pathlib import Path
 
 
-def find_jobs(folder: Path) -> dict[str, str]:
-    """The user's jobs that were submitted from a folder and have not ended: by number, what they do.
+def find_jobs(folder: Path, run: str) -> list[str]:
+    """Numbers of the user's jobs that work on a run in a folder and have not ended.
 
-    There are none where there is no SLURM, or where it does not answer.
+    A job works on a run when its script names files of it. There are no jobs where there is no SLURM, or where it does
+    not answer.
     """
     if not shutil.which("squeue"):
-        return {}
-    command = ["squeue", "--me", "--noheader", "--format=%i|%k|%Z"]
+        return []
+    jobs = (line.split(maxsplit=1) for line in _ask("squeue", "--me", "--noheader", "--format=%i %Z").splitlines())
+    here = [number for number, place in jobs if Path(place) == folder.resolve()]
+    return [number for number in here if f"work/{run}/" in _ask("scontrol", "write", "batch_script", number, "-")]
+
+
+def _ask(*command: str) -> str:
+    """What a command says; nothing when it does not answer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
     except subprocess.TimeoutExpired:
-        return {}
-    jobs = (line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2)
-    return {number: comment for number, comment, place in jobs if Path(place) == folder.resolve()}
+        return ""

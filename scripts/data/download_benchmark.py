@@ -176,7 +176,8 @@ def write_sentence_tables(folder: Path) -> None:
     nltk.data.path.insert(0, str(folder.resolve()))  # nltk writes nowhere else
     save_punkt_params(parameters, str(tables))
     for path in (folder, *folder.rglob("*")):
-        path.chmod(0o775 if path.is_dir() else 0o664)  # nltk keeps them from the group, which shares them
+        # nltk keeps them from the group, which shares them, and would read nothing that others may write.
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def read_questions(task: str, own_tasks: Path, mirror: Path, unsafe_code: bool, name: str) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from scripts.common.errors import UserError, nearest
@@ -80,14 +82,17 @@ def enter_mirror(mirror: Path, unsafe_code: bool) -> Iterator[None]:
     here = Path.cwd()
     os.chdir(mirror)
     os.environ["HF_ALLOW_CODE_EVAL"] = str(int(unsafe_code))
-    if Path("nltk_data").is_dir():
-        import nltk
+    with TemporaryDirectory() as private:
+        if Path("nltk_data").is_dir():
+            import nltk
 
-        nltk.data.path.insert(0, str(Path("nltk_data").resolve()))
-    try:
-        yield
-    finally:
-        os.chdir(here)
+            # nltk reads only what belongs to who runs it, and a mirror may be a colleague's.
+            shutil.copytree("nltk_data", private, dirs_exist_ok=True)
+            nltk.data.path.insert(0, private)
+        try:
+            yield
+        finally:
+            os.chdir(here)
 
 
 def uses_nltk(task: str) -> bool:

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from scripts.common.errors import UserError
-from scripts.evaluate.tasks import check_tasks, make_manager
+from scripts.data.download_benchmark import write_sentence_tables
+from scripts.evaluate.tasks import check_tasks, enter_mirror, make_manager
 from tests.common.running import OWN_TASKS, script_environment
 
 
@@ -69,3 +71,19 @@ def test_checking_does_not_import_lm_eval(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, env=script_environment(), capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout == "False\n"
+
+
+def test_sentence_tables_are_read_from_a_folder_that_others_see() -> None:
+    """nltk refuses tables that others may write to; a folder of tests is always private, and would not show it."""
+    import nltk
+
+    with tempfile.TemporaryDirectory() as folder:
+        mirror = Path(folder)
+        mirror.chmod(0o755)
+        before = list(nltk.data.path)
+        write_sentence_tables(mirror / "nltk_data")
+        nltk.data.path[:] = before
+        assert not any(path.stat().st_mode & 0o022 for path in mirror.rglob("*"))
+        with enter_mirror(mirror, unsafe_code=False):
+            assert nltk.sent_tokenize("Dr. Smith came. He left.") == ["Dr. Smith came.", "He left."]
+        nltk.data.path[:] = before

@@ -44,7 +44,7 @@ class Head:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
         command += ["--profile", str(REPOSITORY / "profiles" / "slurm"), "--directory", str(self.folder)]
         command += ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"]
-        return [*command, "--configfile", str(self.recipe), *arguments]
+        return [*command, *arguments, "--configfile", str(self.recipe)]  # which takes all words that follow
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start it in a session of its own; output and errors go to stdout."""

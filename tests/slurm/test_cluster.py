@@ -77,9 +77,7 @@ def test_the_smoke_recipe_whole(make_head: MakeHead, cluster: Cluster) -> None:
 
 
 def test_a_stage_beyond_its_time_limit_goes_on(make_head: MakeHead, unbroken: str) -> None:
-    recipe = _long_stage(hours=1 / 60)
-    recipe["stages"]["sft"]["args"]["dataloader_num_workers"] = 0
-    head = make_head(recipe)
+    head = make_head(_long_stage(hours=1 / 60))
     output = _end(head.start("sft"), seconds=900)
     assert "going on from checkpoint-" in output
     assert _weights(head) == unbroken
@@ -142,19 +140,18 @@ def test_two_heads_on_one_folder(make_head: MakeHead) -> None:
 
 
 @pytest.mark.parametrize(
-    ("resources", "profile", "line"),
+    ("resources", "arguments", "line"),
     [
-        ({"gpus": 5}, {}, "5 GPUs"),
-        ({"hours": 48}, {}, "time limit"),
-        ({}, {"slurm_account": "nobody"}, "account"),
+        ({"gpus": 5}, [], "Requested node configuration is not available"),
+        ({"hours": 48}, [], "Requested time limit is invalid"),
+        ({}, ["--default-resources", "slurm_account=nobody"], "The given account nobody appears to be invalid"),
     ],
     ids=["five GPUs of four", "two days of one", "unknown account"],
 )
 def test_what_the_cluster_cannot_give_is_told(
-    make_head: MakeHead, resources: dict[str, Any], profile: dict[str, str], line: str
+    make_head: MakeHead, resources: dict[str, Any], arguments: list[str], line: str
 ) -> None:
-    head = make_head(_smoke(train={"gpus": 1} | resources))
-    run = head.run("sft", *(f"--default-resources={key}={value}" for key, value in profile.items()))
+    run = make_head(_smoke(train={"gpus": 1} | resources)).run("sft", *arguments)
     assert run.returncode == 1
     assert line in run.stdout
 
