@@ -50,7 +50,5 @@ def test_without_slurm_there_are_none(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_slurm_that_does_not_answer_has_none(tmp_path: Path, tools: Path) -> None:
-    _write(
-        tools / "squeue", "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n"
-    )
+    _write(tools / "squeue", "#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
     assert find_jobs(tmp_path, "mine") == []

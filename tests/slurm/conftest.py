@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,32 @@ from tests.slurm.cluster import Cluster, tell_what_is_missing
 from tests.workflow.running import REPOSITORY, write_recipe
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A Slurm of one node with four pretend H100s."""
+@contextmanager
+def _start(nodes: int) -> Iterator[Cluster]:
     if why := tell_what_is_missing():
         pytest.skip(f"no Slurm: {why}; `make test-slurm` installs it on Debian, as root")
     # Unix sockets stand in it, and their paths must be short.
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        cluster = Cluster(Path(folder))
+        cluster = Cluster(Path(folder), nodes)
         try:
             cluster.start()
             yield cluster
         finally:
             cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Slurm of one node with four pretend H100s."""
+    with _start(1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Cluster]:
+    """A Slurm of two such nodes."""
+    with _start(2) as cluster:
+        yield cluster
 
 
 @dataclass

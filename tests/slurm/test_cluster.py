@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +182,14 @@ def test_accounting_may_be_gone_for_a_while(make_head: MakeHead, cluster: Cluste
     time.sleep(20)
     cluster.start_accounting()
     _end(process)
+
+
+def test_a_stage_on_two_nodes(two_nodes: Cluster, tmp_path: Path) -> None:
+    recipe = _smoke(train={"gpus": 1, "nodes": 2})
+    head = Head(two_nodes, tmp_path, write_recipe(tmp_path, recipe))
+    run = head.run("sft")
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert read_json(tmp_path / "work/smoke/models/sft/manifest.json")["facts"]["processes"] == 2
+    table = two_nodes.ask("sacct", "-X", "-n", "-P", "-o", "NNodes,State,ReqTRES,Comment")
+    (trained,) = [line for line in table.splitlines() if "rule_train_sft" in line]
+    assert trained.startswith("2|COMPLETED|") and "gres/gpu:h100=2" in trained

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,15 +33,22 @@ for task in $tasks; do wait "$task" || exit 1; done
 """
 
 
-def test_two_machines_learn_what_one_learns(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command that SLURM would run, with a torchrun for each machine that meet at an address."""
+def _write_two_machines(folder: Path) -> Path:
     recipe = copy.deepcopy(read_recipe("smoke"))
     recipe["stages"]["sft"]["args"]["per_device_train_batch_size"] //= 2
     recipe["resources"] = {"train": {"nodes": 2}}
-    path = write_recipe(tmp_path, recipe)
-    refused = snakemake(tmp_path, "sft", "--configfile", path, "--cores", "2")
+    return write_recipe(folder, recipe)
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="SLURM is installed here, so two machines are not refused")
+def test_two_machines_without_slurm_are_refused(tmp_path: Path) -> None:
+    refused = snakemake(tmp_path, "sft", "--configfile", _write_two_machines(tmp_path), "--cores", "2")
     assert "error: resources.train.nodes: 2 machines are joined by SLURM's srun, which is not here" in refused.stdout
 
+
+def test_two_machines_learn_what_one_learns(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that SLURM would run, with a torchrun for each machine that meet at an address."""
+    path = _write_two_machines(tmp_path)
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "srun").write_text(SRUN)
