@@ -99,6 +99,13 @@ def own_task(benchmark):
     return [str(path) for path in paths if path.is_file()]
 
 
+def mirror_files(source):
+    """The files of a local mirror of the hub, so that a change in them is seen."""
+    if source.kind != "file":
+        return []
+    return sorted(path for path in glob.glob(f"{source.path}/**", recursive=True) if not Path(path).is_dir())
+
+
 def model_manifests():
     """The manifest of every model of the run."""
     return expand("<work>/models/{model}/manifest.json", model=cfg.models)

@@ -80,6 +80,7 @@ rule sample_rejections:
 rule download_benchmark:
     input:
         task=lambda wildcards: own_task(wildcards.benchmark),
+        files=lambda wildcards: mirror_files(cfg.benchmarks[wildcards.benchmark].source),
     output:
         questions="<work>/benchmarks/{benchmark}/questions.jsonl",
         manifest="<work>/benchmarks/{benchmark}/manifest.json",

@@ -1,5 +1,6 @@
 """The metric `code_eval` that lm-eval's tasks ask for by name, with our sandbox around each program."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import datasets
@@ -33,7 +34,7 @@ class CodeEval(evaluate.Metric):
         """
         if list(k) != [1] or any(len(programs) != 1 for programs in predictions):
             raise NotImplementedError("only pass@1 of one answer a task is there")
-        sandbox = find_sandbox()
+        sandbox = find_sandbox(may_do_without=os.environ.get("HF_ALLOW_CODE_EVAL") == "1")
 
         def run(program, tests):
             return run_program(f"{program}\n{tests}", sandbox, timeout)

@@ -84,7 +84,9 @@ def bring_questions(
     source: BenchmarkSource = TypeAdapter(BenchmarkSource).validate_python(config["source"])
     facts = make_mirror(source, mirror, task, own_tasks, name)
     # What tasks would fetch beside their data, by names that are folders here.
-    shutil.copytree(own_tasks / "code_eval", mirror / "code_eval", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        own_tasks / "code_eval", mirror / "code_eval", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+    )
     if uses_nltk(task):
         write_sentence_tables(mirror / "nltk_data")
     questions = list(read_questions(task, own_tasks, mirror, config["unsafe_code"], name))
@@ -172,6 +174,7 @@ def write_sentence_tables(folder: Path) -> None:
     parameters.sent_starters = set(english.SENT_STARTERS)
     parameters.ortho_context.update(english.ORTHO_CONTEXT)
     tables = folder.resolve() / "tokenizers" / "punkt_tab" / "english"
+    shutil.rmtree(folder, ignore_errors=True)  # a mirror that was copied from a run has it already
     tables.parent.mkdir(parents=True)
     nltk.data.path.insert(0, str(folder.resolve()))  # nltk writes nowhere else
     save_punkt_params(parameters, str(tables))
@@ -187,6 +190,8 @@ def read_questions(task: str, own_tasks: Path, mirror: Path, unsafe_code: bool, 
         `question`, as lm-eval puts it; `texts`, the sentences of the document that it was made from, since a training
         row that holds the question holds it without lm-eval's words around it.
     """
+    from datasets.exceptions import DatasetsError
+
     from scripts.evaluate.tasks import enter_mirror, load_tasks
 
     try:
@@ -197,8 +202,8 @@ def read_questions(task: str, own_tasks: Path, mirror: Path, unsafe_code: bool, 
                         "question": str(loaded.doc_to_text(document)),
                         "texts": [v for v in document.values() if isinstance(v, str) and len(v.split()) >= SENTENCE],
                     }
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, DatasetsError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"benchmarks.{name}: the data of task {task} cannot be read: {reason}; run this step on a machine with "
             "internet, set HF_HOME to a filled cache, or give benchmarks." + name + ".source"

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def describe_training(facts: dict[str, Any], log: list[dict[str, Any]]) -> dict[str, Any]:
-    """First and last training loss, best and last validation loss (None without one), steps, and seconds.
+    """First and last logged loss, best and last validation loss (None where none was logged), steps, and seconds.
 
     Args:
         facts: those of the stage's manifest.
@@ -55,8 +55,8 @@ def describe_training(facts: dict[str, Any], log: list[dict[str, Any]]) -> dict[
     losses = [row["loss"] for row in log if row.get("loss") is not None]
     validation = [row["eval_loss"] for row in log if row.get("eval_loss") is not None]
     return {
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
         "best_validation_loss": min(validation, default=None),
         "last_validation_loss": validation[-1] if validation else None,
         "steps": facts["steps"],

@@ -97,7 +97,7 @@ def compare(
         "ci_high": high,
         "smallest_difference": smallest_difference(before, after, alpha),
         "margin": margin,
-        "is_held": None if margin is None else low > -margin,
+        "is_held": None if margin is None else lowest_difference(before, after, alpha, low) > -margin,
         "p_value": p_value,
     }
 
@@ -107,10 +107,10 @@ def paired_test(before: Values, after: Values, alpha: float, seed: int) -> tuple
     if set(np.unique([before, after])) <= {0.0, 1.0}:
         return mcnemar(before, after), *newcombe(before, after, alpha)
     difference = after - before
-    if not difference.any():
-        return 1.0, 0.0, 0.0
     if len(difference) == 1:
         return 1.0, -1.0, 1.0  # one item says nothing about others
+    if not difference.any():
+        return 1.0, 0.0, 0.0
     generator = np.random.default_rng(seed)
     test = stats.permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=10_000, rng=generator)
     interval = stats.bootstrap(
@@ -169,6 +169,19 @@ def smallest_difference(before: Values, after: Values, alpha: float, power: floa
     differences = np.append(after - before, 1.0)
     error = differences.std() / np.sqrt(len(before))
     return min(1.0, float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * error))
+
+
+def lowest_difference(before: Values, after: Values, alpha: float, low: float) -> float:
+    """The lower bound that a tolerated fall is held against.
+
+    Newcombe's interval of right and wrong has a width even where nothing changed. That of graded scores has none when
+    all pairs differ alike, so one more pair, in which a right answer was lost, is added to Student's t.
+    """
+    if set(np.unique([before, after])) <= {0.0, 1.0}:
+        return low
+    differences = np.append(after - before, -1.0)
+    quantile = float(stats.t.ppf(1 - alpha / 2, len(before)))
+    return min(low, float(differences.mean() - quantile * differences.std(ddof=1) / np.sqrt(len(before))))
 
 
 def adjust_holm(p_values: list[float]) -> list[float]:

@@ -73,6 +73,7 @@ def main() -> None:
 @torch.inference_mode()
 def answer(model: Any, tokenizer: Any, prompts: list[Turns], config: Responses, label: str) -> list[tuple[str, bool]]:
     """The likeliest answer to each prompt, token by token, and whether it was cut before its end of turn."""
+    ends = torch.tensor(model.generation_config.eos_token_id).reshape(-1).to(model.device)
     order = sorted(range(len(prompts)), key=lambda i: (sum(len(turn["content"]) for turn in prompts[i]), i))
     progress = Progress(label, len(order), "prompts")
     answers: dict[int, tuple[str, bool]] = {}
@@ -90,7 +91,7 @@ def answer(model: Any, tokenizer: Any, prompts: list[Turns], config: Responses, 
         written = outputs[:, inputs["input_ids"].shape[1] :]
         for i, tokens in zip(chosen, written, strict=True):
             text = tokenizer.decode(tokens, skip_special_tokens=True)
-            answers[i] = text, bool((tokens != tokenizer.eos_token_id).all())
+            answers[i] = text, not bool(torch.isin(tokens, ends).any())
         progress.update(len(answers))
     return [answers[i] for i in range(len(prompts))]
 

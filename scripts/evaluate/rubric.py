@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from scripts.common.errors import UserError
+
 Point = Mapping[str, str | None]
 """`point` in words, and `must` or `must_not`: a pattern that the answer must, or must not, hold. A judge decides where
 neither is there."""
@@ -20,6 +22,8 @@ def meets(point: Point, answer: str) -> bool | None:
 def score_by_rules(rubric: Sequence[Point], answer: str) -> float:
     """The share of the points that a rule decides, and that the answer meets."""
     decided = [met for met in (meets(point, answer) for point in rubric) if met is not None]
+    if not decided:
+        raise UserError("a rubric has no point that a rule decides; give one of them `must` or `must_not`")
     return sum(decided) / len(decided)
 
 

@@ -20,6 +20,8 @@ from scripts.common.torch_setup import prepare_torch
 from scripts.evaluate.scores import describe_values, write_scores
 from scripts.evaluate.tasks import enter_mirror, make_manager
 
+Values = np.ndarray[Any, np.dtype[np.float64]]
+
 
 class ReportingLM(HFLM):
     """lm-eval's Hugging Face model, unchanged but for a line now and then that says how far it is."""
@@ -152,11 +154,13 @@ def read_others(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, 
     others = []
     for wanted in benchmark.also:
         metric, _, chosen = wanted.partition("/")
+        where = f"benchmarks.{name}.also"
         values = [
-            np.atleast_1d(np.asarray(sample[metric], dtype=float))
-            for _, sample in choose_samples(samples, benchmark, f"{name}.also", chosen or benchmark.filter, metric)
+            read_values(sample[metric], f"{where}: metric '{metric}'")
+            for _, sample in choose_samples(samples, benchmark, where, chosen or benchmark.filter, metric)
         ]
-        others.append({"metric": metric, "filter": chosen or benchmark.filter} | describe_values(values))
+        is_share = all(0 <= value <= 1 for item in values for value in item)
+        others.append({"metric": metric, "filter": chosen or benchmark.filter} | describe_values(values, is_share))
     return others
 
 
@@ -176,21 +180,38 @@ def read_items(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, n
             "prompt": str(sample["arguments"][0][0]),
             "target": str(sample["target"]),
             "answer": answer_of(sample),
-            "score": float(sample[benchmark.metric]),
+            "score": read_share(sample[benchmark.metric], f"benchmarks.{name}.metric: metric '{benchmark.metric}'"),
         }
-        for task, sample in choose_samples(samples, benchmark, name, benchmark.filter, benchmark.metric)
+        for task, sample in choose_samples(samples, benchmark, f"benchmarks.{name}", benchmark.filter, benchmark.metric)
     ]
 
 
+def read_values(value: Any, what: str) -> Values:
+    """The numbers that a metric gives for an item, shape (values,). Raises UserError when it gives something else."""
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or not all(isinstance(number, bool | int | float | np.number | np.bool_) for number in numbers):
+        raise UserError(f"{what} is no number for each question; choose another")
+    return np.array(numbers, dtype=float)
+
+
+def read_share(value: Any, what: str) -> float:
+    """The score of an item. Raises UserError when it is no single number from 0 to 1."""
+    numbers = read_values(value, what)
+    if len(numbers) > 1 or not 0 <= numbers[0] <= 1:
+        raise UserError(f"{what} is no number from 0 to 1 for each question; choose another")
+    return float(numbers[0])
+
+
 def choose_samples(
-    samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, name: str, wanted: str, metric: str
+    samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, where: str, wanted: str, metric: str
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The samples of one filter, each with its task, that have the metric. Raises UserError when there are none."""
-    logged = [(task, sample) for task, rows in samples.items() for sample in rows]
-    known = {sample["filter"] for _, sample in logged}
-    require(wanted, known, f"benchmarks.{name}.filter: task {benchmark.task} has no filter")
-    chosen = [(task, sample) for task, sample in logged if sample["filter"] == wanted]
-    require(metric, set(chosen[0][1]["metrics"]), f"benchmarks.{name}.metric: task {benchmark.task} has no metric")
+    """The samples of one filter, each with its task. Raises UserError when a task has no such filter or metric."""
+    chosen = []
+    for task, rows in samples.items():
+        require(wanted, {sample["filter"] for sample in rows}, f"{where}.filter: task {task} has no filter")
+        of_task = [(task, sample) for sample in rows if sample["filter"] == wanted]
+        require(metric, set(of_task[0][1]["metrics"]), f"{where}.metric: task {task} has no metric")
+        chosen += of_task
     return chosen
 
 

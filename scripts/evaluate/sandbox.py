@@ -7,16 +7,21 @@ itself before it is used: a probing program must not get out of it.
 import itertools
 import os
 import secrets
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
+
+import psutil
 
 from scripts.common.errors import UserError
 
@@ -69,7 +74,7 @@ for path in {forbidden!r}:
     except OSError:
         continue
     raise SystemExit("it reads " + path)
-for folder in ("/", "/usr", {home!r}):
+for folder in ("/", "/usr", "/dev", "/dev/shm", {home!r}):
     try:
         open(folder + "/.probe", "w").close()
     except OSError:
@@ -124,18 +129,23 @@ class Sandbox:
             user = str(2_000_000_000 + (os.getpid() * 1_000 + next(_numbers)) % 100_000_000)
             drop += ["--reuid", user, "--regid", user, "--clear-groups"]
         if self.kind == "bubblewrap":
-            command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+            command = [_find("bwrap"), "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
             command += ["--cap-add", "ALL"] if is_root else ["--unshare-user", "--cap-drop", "ALL"]
             for path in _readable():
                 link = Path(path).is_symlink()
                 command += ["--symlink", str(Path(path).readlink()), path] if link else ["--ro-bind", path, path]
             command += ["--dev", "/dev", "--perms", "1777", "--size", str(DISK), "--tmpfs", "/tmp"]
-            command += ["--remount-ro", "/", "--chdir", "/tmp"]
+            command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
             return [*command, "--die-with-parent", "--new-session", *(drop if is_root else []), *python]
-        command = ["unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"]
+        command = [_find("unshare"), "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"]
         command += [] if is_root else ["--user", "--map-root-user"]
         command += ["sh", "-c", _NAMESPACES, "sh", str(empty), *_readable(), "--", str(DISK)]
         return [*command, *interpreter, _SHUT, *drop, *python]
+
+
+def _find(tool: str) -> str:
+    """Where a tool is, which need not be where programs inside look for theirs."""
+    return shutil.which(tool) or tool
 
 
 def _readable() -> list[str]:
@@ -183,7 +193,10 @@ def probe(sandbox: Sandbox) -> str:
             port=server.getsockname()[1],
             processes=PROCESSES,
         )
-        return run_program(program, sandbox, seconds=10)
+        try:
+            return run_program(program, sandbox, seconds=10)
+        except OSError as error:
+            return str(error)
 
 
 def run_program(program: str, sandbox: Sandbox, seconds: float) -> str:
@@ -207,26 +220,46 @@ def run_program(program: str, sandbox: Sandbox, seconds: float) -> str:
             start_new_session=True,
         )
         assert process.stdin and process.stdout
-        timer = threading.Timer(3 * seconds + 5, _kill, [process])
+        wait = 3 * seconds + 5
+        deadline = time.monotonic() + wait
+        timer = threading.Timer(wait, _kill, [process])
         timer.start()
         try:
             with suppress(BrokenPipeError), process.stdin as given:
                 given.write(f"{passed}\n{program}".encode("utf-8", "replace"))
-            said = process.stdout.read(200)  # it may write for ever
+            said = _read(process.stdout, deadline)
         finally:
-            ran_out = not timer.is_alive()
+            ran_out = time.monotonic() >= deadline
             timer.cancel()
             _kill(process)
             process.wait()
             process.stdout.close()
-    if said == passed.encode():
-        return ""
     if ran_out:
         return "timed out"
+    if said == passed.encode():
+        return ""
     return said.decode("utf-8", "replace") or f"it was stopped ({process.returncode})"
 
 
+def _read(stream: IO[bytes], deadline: float, limit: int = 200) -> bytes:
+    """What comes until the end of a stream, a limit, since it may be written to for ever, or a moment."""
+    said = b""
+    while len(said) < limit and (left := deadline - time.monotonic()) > 0:
+        if select.select([stream], [], [], left)[0]:
+            if not (block := os.read(stream.fileno(), limit - len(said))):
+                break
+            said += block
+    return said
+
+
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End a sandbox with everything that was started in it."""
+    """End a sandbox with everything that was started in it.
+
+    A program can leave its process group, but its first process stays below ours, and all others end with that one.
+    """
+    with suppress(psutil.NoSuchProcess):
+        for below in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                below.kill()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

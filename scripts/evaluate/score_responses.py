@@ -18,7 +18,8 @@ from scripts.evaluate.scores import LEVEL, RESAMPLES, describe_values, write_sco
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
-_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff]|[^\W_]+")
+_CHARACTER = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff]"
+_WORD = re.compile(rf"{_CHARACTER}|(?:(?!{_CHARACTER})[^\W_])+")
 
 Row = dict[str, Any]
 Drawn = np.ndarray[Any, np.dtype[np.int64]]

@@ -34,6 +34,8 @@ def write_scores(scores: Path, items_path: Path, items: list[dict[str, Any]], **
 def describe_values(values: "list[np.ndarray[Any, np.dtype[np.float64]]]", is_share: bool = True) -> dict[str, Any]:
     """n, mean and 95 % interval of a metric with one or several values an item; these are drawn together.
 
+    The bounds of a single value that is no share are None.
+
     Args:
         is_share: the values lie between 0 and 1.
     """
@@ -47,8 +49,8 @@ def describe_values(values: "list[np.ndarray[Any, np.dtype[np.float64]]]", is_sh
     return {
         "n": len(flat),
         "score": float(flat.mean()),
-        "ci_low": float(low),
-        "ci_high": float(high),
+        "ci_low": float(low) if np.isfinite(low) else None,
+        "ci_high": float(high) if np.isfinite(high) else None,
         "is_share": is_share,
     }
 

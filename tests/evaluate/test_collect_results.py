@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from scripts.common.files import read_json, write_json, write_json_lines
+from scripts.evaluate.collect_results import describe_training
 from scripts.train.measure import write_steps
 from tests.common.running import call_main
 
@@ -60,3 +61,8 @@ def test_training_scores_and_answers_of_all_models(tmp_path: Path) -> None:
     assert list(sft["samples"]) == ["talk"], "only what a model wrote itself"
     assert [sample["prompt"] for sample in sft["samples"]["talk"]] == ["0?", "1?", "2?"]
     assert base["samples"]["talk"][0] == {"prompt": "0?", "target": "t", "answer": "base", "score": 1.0}
+
+
+def test_a_stage_that_logged_no_loss() -> None:
+    training = describe_training({"steps": 4, "train_seconds": 1.0}, [{"step": 4, "eval_loss": 2.0}])
+    assert training["first_loss"] is None and training["best_validation_loss"] == 2.0

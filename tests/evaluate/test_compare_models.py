@@ -15,6 +15,7 @@ from scripts.common.files import read_json, write_json, write_json_lines
 from scripts.evaluate.compare_models import (
     adjust_holm,
     compare,
+    lowest_difference,
     mcnemar,
     newcombe,
     paired_test,
@@ -285,3 +286,12 @@ def test_script_refuses_unequal_items(tmp_path: Path) -> None:
     run = _run(tmp_path, ["base:sft"], scores)
     assert error_lines(run) == ["error: sft against base on b: scored on different items; run both again"]
     assert not (tmp_path / "comparison.json").exists()
+
+
+def test_graded_scores_that_do_not_vary_hold_nothing_by_themselves() -> None:
+    few, many = np.full(2, 0.5), np.full(400, 0.5)
+    assert lowest_difference(few, few, 0.05, 0.0) < -0.02, "two items say little about others"
+    assert lowest_difference(many, many, 0.05, 0.0) > -0.02
+    assert lowest_difference(many, many - 0.1, 0.05, -0.1) <= -0.1
+    one = np.full(1, 0.5)
+    assert paired_test(one, one, 0.05, 0) == (1.0, -1.0, 1.0)

@@ -13,9 +13,11 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from scripts.common.config import Responses
 from scripts.common.files import read_json, read_json_lines
 from scripts.common.manifest import find_model
 from scripts.data.schemas import SCHEMAS
+from scripts.evaluate.generate_responses import Turns, answer
 from scripts.evaluate.score_responses import Words, corpus_metrics, describe_corpus
 from tests.common.running import call_main, run_script
 
@@ -58,8 +60,25 @@ def test_loss_and_lengths_by_hand() -> None:
 
 def test_words_of_chinese_are_its_characters() -> None:
     assert Words().tokenize("Das Wetter, 今天 ok_2!") == ["das", "wetter", "今", "天", "ok", "2"]
+    assert Words().tokenize("语言Python很好3个") == ["语", "言", "python", "很", "好", "3", "个"]
     scorer = RougeScorer(["rouge1"], tokenizer=Words())
     assert scorer.score("今天天气", "今天天冷")["rouge1"].fmeasure == pytest.approx(0.75)
+
+
+def test_an_answer_that_ends_by_any_end_is_whole(tiny_model: Path) -> None:
+    """A base model ends a text with a token of its own, not with that of a turn."""
+    folder = find_model(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    config = Responses(rows=1, max_new_tokens=3, batch_size=1)
+    prompts: list[Turns] = [[{"role": "user", "content": "say"}]]
+    ((_, is_cut),) = answer(model, tokenizer, prompts, config, "test")
+    assert is_cut
+    asked = tokenizer.apply_chat_template(prompts[0], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    first = int(model.generate(**asked, do_sample=False, max_new_tokens=1)[0, -1])
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
+    ((_, is_cut),) = answer(model, tokenizer, prompts, config, "test")
+    assert not is_cut
 
 
 @pytest.mark.slow
@@ -83,25 +102,27 @@ def test_scripts(tmp_path: Path, tiny_model: Path) -> None:
     run = run_script("evaluate.generate_responses", tmp_path, config=config, model_name="base", **given, **made)
     assert run.returncode == 0, run.stderr
     answers = read_json_lines(tmp_path / "answers.jsonl")
-    assert len(answers) == len({answer["key"] for answer in answers}) == 6
+    assert len(answers) == len({answered["key"] for answered in answers}) == 6
 
     folder = find_model(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    for turns, answer in zip(conversations[:6], answers, strict=True):
+    for turns, answered in zip(conversations[:6], answers, strict=True):
         asked = tokenizer.apply_chat_template(
             turns[:-1], add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         with torch.inference_mode():
             written = model.generate(**asked, do_sample=False, max_new_tokens=5)[0, asked["input_ids"].shape[1] :]
-        assert answer["answer"] == tokenizer.decode(written, skip_special_tokens=True)
-        assert answer["target"] == turns[-1]["content"] and answer["is_cut"] == (tokenizer.eos_token_id not in written)
+        assert answered["answer"] == tokenizer.decode(written, skip_special_tokens=True)
+        assert answered["target"] == turns[-1]["content"] and answered["is_cut"] == (
+            tokenizer.eos_token_id not in written
+        )
         whole = tokenizer.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
         tokens, mask = whole["input_ids"], whole["assistant_masks"]
         with torch.no_grad():
             chances = model(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
         alone = sum(float(chances[i - 1, tokens[i]]) for i in range(1, len(tokens)) if mask[i])
-        assert answer["log_probability"] == pytest.approx(alone, abs=0.1) and answer["tokens"] == sum(mask)
+        assert answered["log_probability"] == pytest.approx(alone, abs=0.1) and answered["tokens"] == sum(mask)
 
     call_main(
         "evaluate.score_responses",

@@ -12,7 +12,7 @@ from scripts.common.config import Benchmark
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, read_json_lines
 from scripts.common.manifest import find_model, write_manifest
-from scripts.evaluate.run_benchmark import evaluate, read_items
+from scripts.evaluate.run_benchmark import choose_samples, evaluate, read_items, read_share
 from tests.common.running import OWN_TASKS, call_main, run_script
 
 ARC = {"task": "arc_easy", "metric": "acc_norm", "shots": 2, "chat_template": False, "batch_size": 4}
@@ -118,3 +118,25 @@ def test_generation_in_a_chat(tmp_path: Path, tiny_model: Path) -> None:
     assert scores["n"] == 5 and scores["score"] == sum(item["score"] for item in items) / 5
     assert scores["protocol"]["chat_template_sha256"]
     assert set(scores["provenance"]["inputs"]) == {"model", "benchmark"}
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (("gold", "said"), "benchmarks.mine.metric: metric 'f1' is no number for each question; choose another"),
+        ([1.0, 0.0], "benchmarks.mine.metric: metric 'f1' is no number from 0 to 1 for each question; choose another"),
+        (-3.7, "benchmarks.mine.metric: metric 'f1' is no number from 0 to 1 for each question; choose another"),
+    ],
+)
+def test_metrics_that_are_no_shares_are_refused(value: Any, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_share(value, "benchmarks.mine.metric: metric 'f1'")
+    assert str(caught.value) == line
+
+
+def test_a_member_of_a_group_without_the_filter_is_told() -> None:
+    benchmark = Benchmark.model_validate(ARC | {"metric": "acc", "filter": "strict"})
+    sample = {"filter": "strict", "metrics": ["acc"], "acc": 1.0}
+    samples = {"one": [sample], "two": [sample | {"filter": "none"}]}
+    with pytest.raises(UserError, match=r"^benchmarks\.mine\.filter: task two has no filter 'strict'"):
+        choose_samples(samples, benchmark, "benchmarks.mine", "strict", "acc")

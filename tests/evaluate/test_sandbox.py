@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import evaluate
 import pytest
 
 from scripts.common.errors import UserError
 from scripts.evaluate import sandbox
 from scripts.evaluate.sandbox import Sandbox, find_sandbox, run_program
+from tests.common.running import OWN_TASKS
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +82,15 @@ while True:
         except OSError: pass
 """,
     "ends itself as if all were well": "import os; os._exit(0)",
+    "leaves its session and stays": "import os, time; os.setsid(); time.sleep(20)",
+    "fills the memory by its devices": """
+import os
+for path in ("/dev/shm/x", "/dev/x"):
+    try: f = open(path, "wb")
+    except OSError: continue
+    while True: f.write(bytes(2**20))
+raise OSError("no such place")
+""",
     "leaves by an exit of its own": "raise SystemExit(0)",
     "ends itself when it is closed": "import atexit, os; atexit.register(os._exit, 0); raise KeyboardInterrupt",
     "says that it passed": """
@@ -183,3 +194,29 @@ def test_a_sandbox_that_does_not_hold_is_not_used(monkeypatch: pytest.MonkeyPatc
         find_sandbox()
     assert find_sandbox(may_do_without=True) == Sandbox("none")
     find_sandbox.cache_clear()
+
+
+def test_the_metric_does_without_a_sandbox_only_where_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "probe", lambda _: "it reads a secret")
+    find_sandbox.cache_clear()
+    metric = evaluate.load(str(OWN_TASKS / "code_eval"))
+    given = {"predictions": [["x = 1"]], "references": ["assert x == 1"], "k": [1]}
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "0")
+    with pytest.raises(UserError, match=r"^no sandbox "):
+        metric.compute(**given)
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
+    assert metric.compute(**given)[0] == {"pass@1": 1.0}
+    find_sandbox.cache_clear()
+
+
+def test_a_tool_that_stands_elsewhere_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without root, people have bubblewrap in a folder of their own; one that does not start is no reason to end."""
+    if not shutil.which("bwrap"):
+        pytest.skip("bubblewrap is not installed")
+    (tmp_path / "bwrap").write_text(f'#!/bin/sh\ntouch {tmp_path}/used\nexec {shutil.which("bwrap")} "$@"\n')
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert run_program("x = 1", Sandbox("bubblewrap"), SECONDS) == ""
+    assert (tmp_path / "used").exists()
+    (tmp_path / "bwrap").write_bytes(b"no program")
+    assert "Exec format" in sandbox.probe(Sandbox("bubblewrap"))

@@ -74,3 +74,8 @@ def test_items_with_several_values_are_drawn_together() -> None:
     low, high = np.quantile(np.random.default_rng(1).binomial(10, 0.6, 100_000) / 10, [0.025, 0.975])
     assert (described["ci_low"], described["ci_high"]) == pytest.approx((low, high), abs=0.1)
     assert described["ci_high"] - described["ci_low"] > 0.5 > 2 * 1.96 * np.sqrt(0.24 / 30)
+
+
+def test_a_single_value_that_is_no_share_has_no_bounds() -> None:
+    row = describe_values([np.array([1.7])], is_share=False)
+    assert row["score"] == 1.7 and row["ci_low"] is None and row["ci_high"] is None
