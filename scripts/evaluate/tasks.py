@@ -15,7 +15,7 @@ from scripts.common.errors import UserError, nearest
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-_NAME = re.compile(r"^(?:task|group):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
+_NAME = re.compile(r"^['\"]?(?:task|group)['\"]?:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
 def stock_folder() -> Path:
@@ -103,7 +103,7 @@ def uses_nltk(task: str) -> bool:
 
 def _folder_of(task: str) -> Path | None:
     """The folder directly under lm-eval's tasks whose files define a task."""
-    definition = re.compile(rf"^(?:task|group):[ \t]*['\"]?{re.escape(task)}['\"]?[ \t]*$", re.MULTILINE)
+    definition = re.compile(rf"^['\"]?(?:task|group)['\"]?:[ \t]*['\"]?{re.escape(task)}['\"]?[ \t]*$", re.MULTILINE)
     root = stock_folder()
     # Most tasks stand in a file or a folder of their own name: look there first.
     for path in sorted(root.rglob("*.yaml"), key=lambda path: (task not in (path.stem, *path.parts), path)):

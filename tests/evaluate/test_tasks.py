@@ -21,6 +21,7 @@ def test_stock_and_own_tasks_and_groups_are_known() -> None:
         "hellaswag",
         "arc_challenge",
         "mmlu",
+        "mmlu_anatomy",
         "humaneval_instruct",
         "ifeval",
         "winogrande",

@@ -62,6 +62,6 @@ def test_a_stage_keeps_its_time(finished: Path, tmp_path: Path) -> None:
         if row["learning_rate"] is not None
     ]
     assert len(rates) == facts["steps"]
-    assert rates[0] == pytest.approx(rate, rel=0.01) and rates[-1] < 0.02 * rate, "it came to its end"
+    assert rates[0] == pytest.approx(rate, rel=0.01) and rates[-1] < 0.05 * rate, "it came to its end"
     report = re.sub(r"\s+", " ", (tmp_path / "results/smoke/report.md").read_text().replace("\\", ""))
     assert "its schedule was cut, and it ended at step" in report and "in 2 attempt(s)" in report
