@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to write")
     options = parser.parse_args()
     config = Responses.model_validate_json(options.config)
-    device = prepare_torch(seed=0, cpus=options.cpus)
+    device = prepare_torch(seed=0, cpus=options.cpus, exact=True)
 
     folder = find_model(options.model)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")

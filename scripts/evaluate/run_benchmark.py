@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--items", type=Path, required=True, help="item by item, JSON lines")
     options = parser.parse_args()
     benchmark = TypeAdapter(Benchmark).validate_json(options.config)
-    device = prepare_torch(options.seed, options.cpus)
+    device = prepare_torch(options.seed, options.cpus, exact=True)
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
 
     model = ReportingLM(

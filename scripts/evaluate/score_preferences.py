@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True, help="score to write, JSON")
     parser.add_argument("--items", type=Path, required=True, help="pair by pair, JSON lines")
     options = parser.parse_args()
-    device = prepare_torch(seed=0, cpus=options.cpus)
+    device = prepare_torch(seed=0, cpus=options.cpus, exact=True)
 
     tokenizer = AutoTokenizer.from_pretrained(find_model(options.model))
     model = AutoModelForCausalLM.from_pretrained(find_model(options.model), dtype=options.dtype).to(device).eval()
