@@ -224,17 +224,18 @@ def _head(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> float:
     """Logits and what becomes of them.
 
     ORPO keeps the logits of all tokens: themselves, and in float32 their log-softmax and its gradient. All others
-    multiply in tiles: a buffer for one in the precision of the products, as wide as a tile can be, and on CPUs, which
-    have no kernel for it, six times its contents in float32. The gradients of the last hidden states are float32, and
-    so are those of the head where it is trained.
+    multiply in tiles: a buffer for one in the precision of the products, as wide as a tile can be (a CPU's memory is
+    taken only where it is written, so there as wide as the words), and on CPUs, which have no kernel for it, six times
+    its contents in float32. The gradients of the last hidden states are float32, and so are those of the head where it
+    is trained.
     """
     a = 2 if _casts(stage, setup) else setup.number
     gradients = 4 * batch.tokens * shape.hidden + (4 * shape.embedding if not setup.adapters else 0)
     if stage.method == "orpo":
         return batch.tokens * shape.vocabulary * (a + 8) + gradients
-    tokens, width = min(batch.tokens, TILE[0]), TILE[1]
-    contents = 0 if setup.on_gpu else 6 * 4 * min(shape.vocabulary, width)
-    return tokens * (a * width + contents) + gradients
+    tokens, words = min(batch.tokens, TILE[0]), min(shape.vocabulary, TILE[1])
+    tile = a * TILE[1] if setup.on_gpu else (a + 6 * 4) * words
+    return tokens * tile + gradients
 
 
 def _saving(shape: Shape, stage: Stage, setup: Setup) -> float:
