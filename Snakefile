@@ -20,6 +20,7 @@ if not workflow.overwrite_configfiles:
 
 include: "rules/common.smk"
 include: "rules/plan.smk"
+include: "rules/cluster.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
@@ -29,6 +30,10 @@ include: "rules/report.smk"
 
 onstart:
     refuse_second_head()
+
+
+onerror:
+    tell_failures()
 
 
 localrules:

@@ -2,14 +2,16 @@
 import glob
 import json
 import sys
+import time
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
+from scripts.cluster.failures import describe_failures, find_failures
+from scripts.cluster.slurm import find_jobs
 from scripts.common.data_config import RejectionsDataset
 from scripts.common.load_config import load_config
 from scripts.common.environment import prepare_environment
 from scripts.common.errors import UserError
-from scripts.common.slurm import find_jobs
 from scripts.evaluate.tasks import check_tasks
 
 REPOSITORY = Path(workflow.basedir)
@@ -33,6 +35,12 @@ QUIET = "TRL_EXPERIMENTAL_SILENCE=1"
 # Jobs that compute never ask the network for anything.
 OFFLINE = "HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1"
 
+# Targets that only ask, and may do so while jobs are at work.
+QUESTIONS = {"plan", "status", "check_cluster", "check_benchmarks"}
+
+# What failed before is not told again at the end.
+STARTED = time.time()
+
 
 pathvars:
     results=f"results/{cfg.run.name}",
@@ -46,15 +54,6 @@ wildcard_constraints:
     model=r"[A-Za-z0-9_-]+",
     stage=r"[A-Za-z0-9_-]+",
     benchmark=r"[A-Za-z0-9_-]+",
-
-
-def refuse_second_head():
-    """End when jobs of an earlier head, which was killed, still run: two would write the same files."""
-    if jobs := find_jobs(Path.cwd(), cfg.run.name):
-        sys.exit(
-            f"error: jobs of an earlier Snakemake are still at work in this folder: {', '.join(jobs)}; "
-            f"wait for them, or end them with `scancel {' '.join(jobs)}`, and start again"
-        )
 
 
 def one_of(names):
@@ -168,4 +167,37 @@ def launcher():
         f"srun --nodes {wanted.nodes} --ntasks {wanted.nodes} --ntasks-per-node 1 --cpus-per-task {wanted.cpus}"
         f" --kill-on-bad-exit torchrun --nnodes {wanted.nodes} --rdzv-backend c10d --rdzv-id $SLURM_JOB_ID"
         f" --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 10000)) {script}"
+    )
+
+
+def refuse_second_head():
+    """End when jobs of an earlier head, which was killed, still run: two would write the same files."""
+    targets = set(workflow.dag_settings.targets)
+    if targets and targets <= QUESTIONS:
+        return
+    if jobs := [job.number for job in find_jobs(Path.cwd(), cfg.run.name)]:
+        sys.exit(
+            f"error: jobs of an earlier Snakemake are still at work in this folder: {', '.join(jobs)}; "
+            f"wait for them, or end them with `scancel {' '.join(jobs)}`, and start again"
+        )
+
+
+def tell_failures():
+    """Name at the very end what failed since the start, with its last words: thousands of lines may lie between."""
+    if failures := describe_failures(find_failures(Path("logs", cfg.run.name), since=STARTED)):
+        print("\n".join(failures), file=sys.stderr)
+
+
+def asked_resources(wildcards):
+    """What the jobs of each rule that is submitted ask for, after the profile has had its say."""
+    methods = sorted({stage.method for stage in cfg.stages.values()})
+    names = [f"train_{method}" for method in methods] + ["run_benchmark", "filter_dataset"]
+    # The times of a stage are no request to SLURM, and hang on which stage it is.
+    own = {"time_limit", "over_time"}
+    asked = {name: workflow.get_rule(name).expand_resources({}, [], 1, skip_evaluation=own) for name in names}
+    return json.dumps(
+        {
+            name: {key: value for key, value in resources.items() if key not in own and isinstance(value, (int, str))}
+            for name, resources in asked.items()
+        }
     )

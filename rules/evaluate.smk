@@ -207,6 +207,7 @@ rule collect_results:
 rule check_benchmarks:
     log:
         "<logs>/check_benchmarks.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/posttrain.yaml"

@@ -4,6 +4,7 @@
 rule plan:
     log:
         "<logs>/plan.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/posttrain.yaml"

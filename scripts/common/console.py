@@ -61,13 +61,13 @@ class Progress:
             say(f"{self.label}: {done:,} {self.unit}")
             return
         pace = (now - self.started) / max(done - self.first, 1)
-        left = (
-            f"{_clock(pace * (self.total - done))} left" if done < self.total else f"took {_clock(now - self.started)}"
-        )
+        clock = write_clock(pace * (self.total - done) if done < self.total else now - self.started)
+        left = f"{clock} left" if done < self.total else f"took {clock}"
         say(", ".join(filter(None, [f"{self.label}: {done}/{self.total} {self.unit}", note, left])))
 
 
-def _clock(seconds: float) -> str:
+def write_clock(seconds: float) -> str:
+    """Seconds as `3:07`, or as `1:02:03`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

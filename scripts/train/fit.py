@@ -142,7 +142,7 @@ class Watch(TrainerCallback):
         self.job, self.every = job, every
         self.progress = Progress(job.label, 0, "steps")
         self.stopped_by: int | None = None
-        self.loss = ""
+        self.pace = ""
 
     def listen(self) -> None:
         """Take over the signals that ask us to end."""
@@ -169,12 +169,13 @@ class Watch(TrainerCallback):
                         f"stages.{self.job.name}: the {name} of step {state.global_step} is not a finite number; lower "
                         "learning_rate, or look at the rows. The last checkpoint is kept"
                     )
-            self.loss = f"loss {float(logs['loss']):.3f}"
+            pace = logs["tokens"] / logs["seconds"]
+            self.pace = f"loss {float(logs['loss']):.3f}, {pace:,.0f} tokens/s"
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.progress.total = state.max_steps  # the budget may have cut it
         if state.is_world_process_zero:
-            self.progress.update(state.global_step, self.loss)
+            self.progress.update(state.global_step, self.pace)
         # The signal that any of the processes got: they must stop after the same step, or one waits for ever.
         self.stopped_by = int(largest(self.stopped_by or 0, args.device)) or None
         if self.stopped_by is not None and state.global_step % self.every == 0:

@@ -21,11 +21,15 @@ ACCOUNT = "posttrain"
 GPUS = 4
 """Pretend H100s of each node."""
 
+NAMESPACE, CABLE = "posttrain-nodes", ("posttrain-head", "posttrain-node")
+HEAD, NODE_ADDRESS = "10.213.77.1", "10.213.77.2"
+"""The network of nodes that are cut off: two addresses of a private range, which nothing else is likely to use."""
+
 # Nothing here needs cgroups or systemd, and a node has what we say that it has. Ended jobs stay visible to squeue for
 # MinJobAge; a node that does not answer for SlurmdTimeout is down.
 SLURM_CONF = """\
 ClusterName=pretend
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({head})
 SlurmctldPort={port}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser=root
@@ -65,7 +69,7 @@ PartitionName=gpu Nodes=ALL Default=YES MaxTime=24:00:00 DefaultTime=01:00:00 De
 """
 
 NODE = (
-    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} Sockets=1 CoresPerSocket=64 ThreadsPerCore=1"
+    "NodeName={name} NodeHostname={host} NodeAddr={address} Port={port} Sockets=1 CoresPerSocket=64 ThreadsPerCore=1"
     " RealMemory=600000 Gres=gpu:h100:{gpus} State=UNKNOWN"
 )
 
@@ -117,10 +121,17 @@ def tell_what_is_missing() -> str:
 
 @dataclass
 class Cluster:
-    """A Slurm in a folder, whose path must be short, since sockets stand in it."""
+    """A Slurm in a folder, whose path must be short, since sockets stand in it.
+
+    Args:
+        folder: everything of it.
+        nodes: how many pretend nodes.
+        is_cut_off: nodes reach nothing but the machine that Slurm's controller runs on: a network namespace of theirs.
+    """
 
     folder: Path
     nodes: int = 1
+    is_cut_off: bool = False
     running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     @property
@@ -137,6 +148,8 @@ class Cluster:
     def start(self) -> None:
         """Start all daemons; returns when every node is idle."""
         self._configure()
+        if self.is_cut_off:
+            self._cut_off()
         self._spawn("munged", "munged", *MUNGED.format(folder=self.folder).split())
         wait_for("munged", (self.folder / "munge.socket").exists)
         self._start_database()
@@ -157,7 +170,8 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         """Let a node be up."""
-        self._spawn(f"slurmd-{node}", "slurmd", "-D", "-f", f"{self.folder}/slurm.conf", "-N", node)
+        inside = ["ip", "netns", "exec", NAMESPACE] if self.is_cut_off else []
+        self._spawn(f"slurmd-{node}", *inside, "slurmd", "-D", "-f", f"{self.folder}/slurm.conf", "-N", node)
 
     def kill_node(self, node: str) -> None:
         """Let a node die with all that runs on it, as by a power cut."""
@@ -181,6 +195,22 @@ class Cluster:
         for name in reversed(list(self.running)):
             self._halt(name, signal.SIGTERM)
         self._kill_jobs()
+        if self.is_cut_off:
+            subprocess.run(["ip", "netns", "delete", NAMESPACE], check=False)  # and its end of the cable
+
+    def _cut_off(self) -> None:
+        """A network namespace with a cable to this machine, and no route to anywhere else."""
+        inside = f"ip -n {NAMESPACE}"
+        for command in (
+            f"ip netns add {NAMESPACE}",
+            f"ip link add {CABLE[0]} type veth peer name {CABLE[1]} netns {NAMESPACE}",
+            f"ip address add {HEAD}/30 dev {CABLE[0]}",
+            f"ip link set {CABLE[0]} up",
+            f"{inside} address add {NODE_ADDRESS}/30 dev {CABLE[1]}",
+            f"{inside} link set {CABLE[1]} up",
+            f"{inside} link set lo up",
+        ):
+            subprocess.run(command.split(), check=True, capture_output=True)
 
     def _configure(self) -> None:
         for name in ("bin", "state", "dev"):
@@ -191,13 +221,17 @@ class Cluster:
         values = {
             "folder": self.folder,
             "host": host,
+            "head": HEAD if self.is_cut_off else "127.0.0.1",
             "port": port,
             "accounting_port": accounting_port,
             "database_port": database_port,
             "password": secrets.token_hex(12),
         }
         named = list(zip(self.node_names, node_ports, strict=True))
-        nodes = "\n".join(NODE.format(name=name, host=host, port=port, gpus=GPUS) for name, port in named)
+        address = NODE_ADDRESS if self.is_cut_off else "127.0.0.1"
+        nodes = "\n".join(
+            NODE.format(name=name, host=host, address=address, port=port, gpus=GPUS) for name, port in named
+        )
         # Copies of /dev/null stand for GPUs: only a device's file lets Slurm hand them out by number.
         for number in range(GPUS):
             subprocess.run(["mknod", self.folder / f"dev/nvidia{number}", "c", "1", "3"], check=True)

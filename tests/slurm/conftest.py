@@ -18,12 +18,12 @@ from tests.workflow.running import REPOSITORY, write_recipe
 
 
 @contextmanager
-def _start(nodes: int) -> Iterator[Cluster]:
+def _start(nodes: int, is_cut_off: bool = False) -> Iterator[Cluster]:
     if why := tell_what_is_missing():
         pytest.skip(f"no Slurm: {why}; `make test-slurm` installs it on Debian, as root")
     # Unix sockets stand in it, and their paths must be short.
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        cluster = Cluster(Path(folder), nodes)
+        cluster = Cluster(Path(folder), nodes, is_cut_off)
         try:
             cluster.start()
             yield cluster
@@ -43,6 +43,45 @@ def two_nodes() -> Iterator[Cluster]:
     """A Slurm of two such nodes."""
     with _start(2) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def cut_off() -> Iterator[Cluster]:
+    """A Slurm of one node that reaches nothing but the controller."""
+    with _start(1, is_cut_off=True) as cluster:
+        yield cluster
+
+
+@dataclass(frozen=True)
+class Survived:
+    """A fault that a stage survived.
+
+    Args:
+        fault: what was done to it.
+        lost: steps between the last that the log told of, every five seconds, and the one that it went on from.
+        seconds: from the fault until training went on.
+    """
+
+    fault: str
+    lost: int
+    seconds: float
+
+
+_survived: list[Survived] = []
+
+
+@pytest.fixture(scope="session")
+def survived() -> list[Survived]:
+    """Faults that stages survived; told at the end of the session."""
+    return _survived
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell what faults cost."""
+    if _survived:
+        terminalreporter.section("faults that training survived")
+        for row in _survived:
+            terminalreporter.write_line(f"{row.fault}: {row.lost} steps lost, {row.seconds:.0f} s until it went on")
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 import copy
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +15,7 @@ import pytest
 
 from scripts.common.files import read_json
 from tests.slurm.cluster import Cluster, wait_for
-from tests.slurm.conftest import Head
+from tests.slurm.conftest import Head, Survived
 from tests.workflow.running import read_recipe, write_recipe
 
 pytestmark = pytest.mark.slurm
@@ -42,6 +44,18 @@ def _training_job(head: Head) -> str:
     lines = head.cluster.ask("squeue", "-h", "-o", "%i %Z %k").splitlines()
     (number,) = [line.split()[0] for line in lines if str(head.folder) in line and "rule_train_sft" in line]
     return number
+
+
+def _break(head: Head, fault: str, hurt: Callable[[], object], survived: list[Survived]) -> None:
+    """Hurt the job that trains, wait until its stage goes on, and note what that cost."""
+    log = head.folder / "logs/smoke/train_sft/sft.log"
+    told = [int(step) for step in re.findall(r": (\d+)/\d+ steps", log.read_text())]
+    began = time.monotonic()
+    hurt()
+    went_on = re.compile(r"going on from checkpoint-(\d+)")
+    wait_for("the stage to go on", lambda: bool(went_on.search(log.read_text())), seconds=600)
+    (step,) = went_on.findall(log.read_text())
+    survived.append(Survived(fault, max(0, max(told, default=0) - int(step)), time.monotonic() - began))
 
 
 def _end(process: "subprocess.Popen[str]", seconds: float = 600) -> str:
@@ -77,6 +91,34 @@ def test_the_smoke_recipe_whole(make_head: MakeHead, cluster: Cluster) -> None:
         assert (state, limit) == ("COMPLETED", "1-00:00:00") and "gres/gpu:h100=4" in asked
 
 
+def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
+    fits = make_head(_smoke(train={"gpus": 4, "hours": 24})).run("check_cluster", "--quiet", "all")
+    assert fits.returncode == 0, fits.stdout[-5000:]
+    assert "ok  train_sft              4 x h100, 24 h, 8 GB: would start at" in fits.stdout
+    assert "ok  compute node" in fits.stdout and "NO " not in fits.stdout
+
+    head = make_head(_smoke(train={"gpus": 5}, evaluate={"gpus": 1, "hours": 48}))
+    unfit = head.run("check_cluster", "--quiet", "all", "--default-resources", "slurm_partition=gpu")
+    assert unfit.returncode == 1
+    lines = [line for line in unfit.stdout.splitlines() if line.startswith("NO ")]
+    assert [line.split()[1] for line in lines] == ["train_dpo", "train_sft", "run_benchmark"]
+    assert "Requested node configuration is not available" in lines[0] and "time limit is invalid" in lines[2]
+
+
+def test_status_names_the_job_at_work(make_head: MakeHead) -> None:
+    head = make_head(_long_stage())
+    process = head.start("sft")
+    _wait_for_checkpoint(head)
+    told = head.run("status", "--nolock", "--quiet", "all")
+    assert told.returncode == 0, told.stdout
+    assert re.search(
+        r"^  sft  running  \d+/400 steps, loss .* tokens/s, .* left .*; checkpoint at step \d+", told.stdout, re.M
+    )
+    assert f"  {_training_job(head)}  running" in told.stdout
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+
+
 def test_a_stage_beyond_its_time_limit_goes_on(make_head: MakeHead, unbroken: str) -> None:
     head = make_head(_long_stage(hours=1 / 60))
     output = _end(head.start("sft"), seconds=900)
@@ -84,31 +126,36 @@ def test_a_stage_beyond_its_time_limit_goes_on(make_head: MakeHead, unbroken: st
     assert _weights(head) == unbroken
 
 
-def test_a_requeued_stage_goes_on(make_head: MakeHead, unbroken: str) -> None:
+def test_a_requeued_stage_goes_on(make_head: MakeHead, unbroken: str, survived: list[Survived]) -> None:
     head = make_head(_long_stage())
     process = head.start("sft")
     _wait_for_checkpoint(head)
-    head.cluster.ask("scontrol", "requeue", _training_job(head))
+    _break(head, "requeue", lambda: head.cluster.ask("scontrol", "requeue", _training_job(head)), survived)
     _end(process)
     assert _weights(head) == unbroken
 
 
-def test_a_stage_goes_on_when_its_node_has_died(make_head: MakeHead, cluster: Cluster, unbroken: str) -> None:
+def test_a_stage_goes_on_when_its_node_has_died(
+    make_head: MakeHead, cluster: Cluster, unbroken: str, survived: list[Survived]
+) -> None:
+    def kill_node() -> None:
+        cluster.kill_node("gpu1")
+        wait_for("a dead node", lambda: "down" in cluster.ask("sinfo", "-h", "-o", "%t"), seconds=120)
+        cluster.start_node("gpu1")
+
     head = make_head(_long_stage())
     process = head.start("sft")
     _wait_for_checkpoint(head)
-    cluster.kill_node("gpu1")
-    wait_for("a dead node", lambda: "down" in cluster.ask("sinfo", "-h", "-o", "%t"), seconds=120)
-    cluster.start_node("gpu1")
+    _break(head, "death of the node, up again once it is told down", kill_node, survived)
     _end(process)
     assert _weights(head) == unbroken
 
 
-def test_a_cancelled_stage_is_tried_again(make_head: MakeHead, unbroken: str) -> None:
+def test_a_cancelled_stage_is_tried_again(make_head: MakeHead, unbroken: str, survived: list[Survived]) -> None:
     head = make_head(_long_stage())
     process = head.start("sft")
     _wait_for_checkpoint(head)
-    head.cluster.ask("scancel", _training_job(head))
+    _break(head, "scancel", lambda: head.cluster.ask("scancel", _training_job(head)), survived)
     _end(process)
     assert _weights(head) == unbroken
 
@@ -182,6 +229,37 @@ def test_accounting_may_be_gone_for_a_while(make_head: MakeHead, cluster: Cluste
     time.sleep(20)
     cluster.start_accounting()
     _end(process)
+
+
+def test_nodes_without_network(cut_off: Cluster, tmp_path: Path) -> None:
+    head = Head(cut_off, tmp_path, write_recipe(tmp_path, _smoke()))
+    checked = head.run("check_cluster", "--quiet", "all")
+    assert re.search(r"ok  the hub from it +not reached; no job asks for it", checked.stdout), checked.stdout
+    run = head.run()
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert (tmp_path / "results/smoke/report.pdf").is_file()
+
+
+def test_a_full_disk(make_head: MakeHead, tmp_path: Path, unbroken: str) -> None:
+    (work := tmp_path / "work").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", work], check=True)
+    try:
+        head = make_head(_long_stage())
+        process = head.start("sft")
+        _wait_for_checkpoint(head)
+        ballast = work / "ballast"
+        with ballast.open("wb") as file:  # less is left than a checkpoint takes
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(work).free - 2_000_000)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 1
+        assert re.search(r"error: .*no space left; free some, or set run.cache to a larger disk", output), output[
+            -5000:
+        ]
+        ballast.unlink()
+        assert "going on from checkpoint-" in _end(head.start("sft"))
+        assert _weights(head) == unbroken
+    finally:
+        subprocess.run(["umount", "--lazy", work], check=True)
 
 
 def test_a_stage_on_two_nodes(two_nodes: Cluster, tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts.common.slurm import find_jobs
+from scripts.cluster.slurm import Job, find_jobs
 
 SQUEUE = """#!/bin/sh
-echo "11 {here}"
-echo "12 {here}"
-echo "13 /elsewhere"
+echo "11|RUNNING|1:07|rule_train_sft_wildcards_sft|{here}"
+echo "12|PENDING|0:00|rule_run_benchmark_wildcards_base_gsm8k|{here}"
+echo "13|RUNNING|0:01||/elsewhere"
 """
 
 SCONTROL = """#!/bin/sh
@@ -39,7 +39,7 @@ def _write(path: Path, text: str) -> None:
 def test_jobs_of_this_run_in_this_folder(tmp_path: Path, tools: Path) -> None:
     _write(tools / "squeue", SQUEUE.format(here=tmp_path))
     _write(tools / "scontrol", SCONTROL)
-    assert find_jobs(tmp_path, "mine") == ["11"]
+    assert find_jobs(tmp_path, "mine") == [Job("11", "RUNNING", "1:07", "train_sft_wildcards_sft")]
     assert find_jobs(tmp_path, "another") == []
     assert find_jobs(tools, "mine") == []
 

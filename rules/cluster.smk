@@ -1,0 +1,36 @@
+# The cluster: whether it would run this, and how far the run is. Both only ask.
+
+
+rule status:
+    log:
+        "<logs>/status.log",
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        config=json.dumps(cfg.part(), ensure_ascii=False),
+        work=f"work/{cfg.run.name}",
+        results=f"results/{cfg.run.name}",
+        logs=f"logs/{cfg.run.name}",
+    shell:
+        "exec python -m scripts.cluster.show_status --config {params.config:q} --work {params.work}"
+        " --results {params.results} --logs {params.logs} --log {log}"
+
+
+rule check_cluster:
+    log:
+        "<logs>/check_cluster.log",
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        config=json.dumps(cfg.part(), ensure_ascii=False),
+        requests=asked_resources,
+        first_look=lambda wildcards: getattr(workflow.executor_settings, "init_seconds_before_status_checks", None)
+        or 40,
+        work=f"work/{cfg.run.name}",
+    shell:
+        "exec python -m scripts.cluster.check_cluster --config {params.config:q} --requests {params.requests:q}"
+        " --first-look {params.first_look} --work {params.work} --log {log}"

@@ -1,0 +1,99 @@
+"""How far a run is, from its files and its jobs: what is done, at work, waiting, and what failed with which words."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scripts.cluster.failures import describe_failures, find_failures
+from scripts.cluster.show_status import Folders, describe_run
+from scripts.cluster.slurm import Job
+from scripts.common.config import Config
+from scripts.common.files import write_json, write_text
+from scripts.common.load_config import load_config
+from tests.workflow.running import read_recipe
+
+PROGRESS = "train_dpo dpo: 4/40 steps, loss 0.776, 3,120 tokens/s, 0:39 left\n"
+
+
+@pytest.fixture
+def config() -> Config:
+    """The smoke recipe: stages sft and dpo."""
+    return load_config(read_recipe("smoke"))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """A run of which sft is trained and dpo is on its way."""
+    folders = Folders(tmp_path / "work", tmp_path / "results", tmp_path / "logs")
+    facts: dict[str, Any] = {"steps": 1200, "train_seconds": 3671.2, "tokens_per_second": 5123.4}
+    write_json(folders.work / "models/sft/manifest.json", {"facts": facts})
+    (folders.results / "training").mkdir(parents=True)
+    pq.write_table(pa.table({"loss": [2.0, 0.125, None]}), folders.results / "training/sft.parquet")
+    write_text(folders.logs / "train_dpo/dpo.log", "loading\n" + PROGRESS + "a library's warning\n")
+    for step in (4, 12):
+        write_json(folders.work / f"models/dpo/checkpoints/ab12/checkpoint-{step}/trainer_state.json", {})
+    (folders.work / "models/dpo/checkpoints/ab12/checkpoint-20").mkdir()
+    write_json(folders.results / "scores/base/chain_sum.json", {})
+    return folders
+
+
+def test_what_is_done_and_how_far_the_rest_is(config: Config, folders: Folders) -> None:
+    jobs = [
+        Job("17", "RUNNING", "12:44", "train_dpo_wildcards_dpo"),
+        Job("18", "PENDING", "0:00", "run_benchmark_wildcards_sft_chain_sum"),
+    ]
+    told = describe_run(config, folders, jobs)
+    assert told[0] == f"run smoke: 1 of 2 stages trained, 1 of {3 * len(config.scores)} scores, no report yet"
+    assert "  sft  done     1,200 steps in 1:01:11, last loss 0.125, 5,123 tokens/s" in told
+    (dpo,) = [line for line in told if line.startswith("  dpo  ")]
+    assert dpo.startswith("  dpo  running  4/40 steps, loss 0.776, 3,120 tokens/s, 0:39 left (0:0")
+    assert dpo.endswith(" ago); checkpoint at step 12"), "the newest one that is whole"
+    (scores,) = [line.split() for line in told if line.startswith("  chain_sum")]
+    assert scores == ["chain_sum", "done", "pending", "-"]
+    assert told[-2:] == ["  17  running  12:44  train_dpo dpo", "  18  pending  0:00   run_benchmark sft_chain_sum"]
+
+
+def test_without_a_queue_a_log_tells_that_work_has_begun(config: Config, folders: Folders) -> None:
+    (dpo,) = [line for line in describe_run(config, folders, []) if line.startswith("  dpo  ")]
+    assert dpo.startswith("  dpo  begun  4/40 steps")
+
+
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        ("loading\nerror: stages.dpo: the loss of step 7 is not a finite number\n", "error: stages.dpo: the loss"),
+        ("Traceback (most recent call last):\n  File x\ntorch.OutOfMemoryError: CUDA out of memory\n", "torch.OutOf"),
+    ],
+)
+def test_what_failed_is_shown_with_its_last_words(config: Config, folders: Folders, log: str, shown: str) -> None:
+    write_text(folders.logs / "train_dpo/dpo.log", log)
+    told = describe_run(config, folders, [])
+    assert any(line.startswith("  dpo  failed") for line in told)
+    failed = told[told.index("failed") :]
+    assert failed[1] == f"  {folders.logs / 'train_dpo/dpo.log'}" and failed[-1].startswith(f"    {shown}")
+
+
+def test_a_job_that_is_tried_again_has_not_failed(config: Config, folders: Folders) -> None:
+    write_text(folders.logs / "train_dpo/dpo.log", "error: no space left\n")
+    told = describe_run(config, folders, [Job("19", "PENDING", "0:00", "train_dpo_wildcards_dpo")])
+    assert "failed" not in told and any(line.startswith("  dpo  pending") for line in told)
+
+
+def test_failures_of_an_earlier_start_are_left_out(folders: Folders) -> None:
+    for name, age in (("old", 100.0), ("new", 0.0)):
+        log = folders.logs / f"run_benchmark/sft/{name}.log"
+        write_text(log, "error: something\n")
+        os.utime(log, (time.time() - age, time.time() - age))
+    failures = describe_failures(find_failures(folders.logs, since=time.time() - 50))
+    assert failures == ["", "failed", f"  {folders.logs}/run_benchmark/sft/new.log", "    error: something"]
+    assert describe_failures(find_failures(folders.logs, since=time.time() + 50)) == []
+
+
+def test_a_run_that_has_not_begun(config: Config, tmp_path: Path) -> None:
+    told = describe_run(config, Folders(tmp_path / "work", tmp_path / "results", tmp_path / "logs"), [])
+    assert "  sft  -" in told and "  dpo  -" in told
