@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 _NAME = re.compile(r"^['\"]?(?:task|group)['\"]?:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
+_GROUP = re.compile(r"^group:", re.MULTILINE)
+_MEMBER = re.compile(r"^[ \t]*-[ \t]+(?:task:[ \t]*)?([\w.+-]+)[ \t]*$", re.MULTILINE)
 
 
 def stock_folder() -> Path:
@@ -54,16 +56,16 @@ def check_tasks(tasks: dict[str, str], own_tasks: Path) -> None:
 
 
 def make_manager(task: str, own_tasks: Path) -> "TaskManager":
-    """A task manager that knows this task and its neighbours only."""
+    """A task manager that knows this task, its neighbours, and what a group takes from elsewhere, only."""
     from lm_eval.tasks import TaskManager
 
     if task in _names(own_tasks):
         return TaskManager(include_defaults=False, include_path=str(own_tasks))
-    folder = _folder_of(task)
-    if folder is None:
+    folders = _folders_of(task)
+    if not folders:
         known = sorted(_names(own_tasks) | _names(stock_folder()))
         raise UserError(f"lm-eval knows no task '{task}'{nearest(task, known)}")
-    return TaskManager(include_defaults=False, include_path=str(folder))
+    return TaskManager(include_defaults=False, include_path=[str(folder) for folder in folders])
 
 
 def load_tasks(task: str, own_tasks: Path) -> Iterator[Any]:
@@ -97,18 +99,35 @@ def enter_mirror(mirror: Path, unsafe_code: bool) -> Iterator[None]:
 
 def uses_nltk(task: str) -> bool:
     """Whether the code of one of lm-eval's tasks asks for nltk, and so for its tables."""
-    folder = _folder_of(task)
-    return folder is not None and any("nltk" in path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    files = (path for folder in _folders_of(task) for path in folder.rglob("*.py"))
+    return any("nltk" in path.read_text(encoding="utf-8") for path in files)
 
 
-def _folder_of(task: str) -> Path | None:
-    """The folder directly under lm-eval's tasks whose files define a task."""
+def _folders_of(task: str) -> list[Path]:
+    """The folders directly under lm-eval's tasks that define a task, and the members of a group wherever they stand."""
+    root = stock_folder()
+    folders: dict[Path, set[str]] = {}
+    sought = [task]
+    while sought:
+        name = sought.pop()
+        file = None if any(name in known for known in folders.values()) else _file_of(name)
+        if file is None:
+            continue
+        folder = root / file.relative_to(root).parts[0]
+        folders[folder] = _names(folder)
+        text = file.read_text(encoding="utf-8")
+        sought += _MEMBER.findall(text) if _GROUP.search(text) else []
+    return list(folders)
+
+
+def _file_of(task: str) -> Path | None:
+    """The file of lm-eval's tasks that defines a task or a group."""
     definition = re.compile(rf"^['\"]?(?:task|group)['\"]?:[ \t]*['\"]?{re.escape(task)}['\"]?[ \t]*$", re.MULTILINE)
     root = stock_folder()
     # Most tasks stand in a file or a folder of their own name: look there first.
     for path in sorted(root.rglob("*.yaml"), key=lambda path: (task not in (path.stem, *path.parts), path)):
         if definition.search(path.read_text(encoding="utf-8")):
-            return root / path.relative_to(root).parts[0]
+            return path
     return None
 
 

@@ -58,6 +58,12 @@ def test_a_manager_for_a_group_knows_its_members() -> None:
     assert {"mmlu", "mmlu_anatomy", "mmlu_stem"} <= set(manager.all_tasks)
 
 
+def test_a_manager_for_a_group_knows_members_that_stand_elsewhere() -> None:
+    manager = make_manager("multimedqa", OWN_TASKS)
+    assert {"multimedqa", "pubmedqa", "medmcqa", "mmlu_anatomy"} <= set(manager.all_tasks)
+    assert len(manager.all_tasks) < 1000, "not all 14,000"
+
+
 @pytest.mark.slow
 def test_no_manager_for_an_unknown_task() -> None:
     with pytest.raises(UserError, match="lm-eval knows no task 'no_such_task'"):
