@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --progress-bar on
 CORES ?= 2
-SLURM := slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core mariadb-client-core
+SLURM := slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core mariadb-client-core iproute2
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help

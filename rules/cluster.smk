@@ -28,9 +28,8 @@ rule check_cluster:
     params:
         config=json.dumps(cfg.part(), ensure_ascii=False),
         requests=asked_resources,
-        first_look=lambda wildcards: getattr(workflow.executor_settings, "init_seconds_before_status_checks", None)
-        or 40,
+        settings=executor_settings,
         work=f"work/{cfg.run.name}",
     shell:
         "exec python -m scripts.cluster.check_cluster --config {params.config:q} --requests {params.requests:q}"
-        " --first-look {params.first_look} --work {params.work} --log {log}"
+        " --settings {params.settings:q} --work {params.work} --log {log}"

@@ -6,8 +6,9 @@ import time
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from scripts.cluster.failures import describe_failures, find_failures
+from scripts.cluster.failures import describe_failures, find_failures, find_kills
 from scripts.cluster.slurm import find_jobs
+from scripts.common.config import QUESTIONS
 from scripts.common.data_config import RejectionsDataset
 from scripts.common.load_config import load_config
 from scripts.common.environment import prepare_environment
@@ -34,9 +35,6 @@ QUIET = "TRL_EXPERIMENTAL_SILENCE=1"
 
 # Jobs that compute never ask the network for anything.
 OFFLINE = "HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1"
-
-# Targets that only ask, and may do so while jobs are at work.
-QUESTIONS = {"plan", "status", "check_cluster", "check_benchmarks"}
 
 # What failed before is not told again at the end.
 STARTED = time.time()
@@ -170,12 +168,23 @@ def launcher():
     )
 
 
+def uses_slurm():
+    """Jobs are submitted to SLURM."""
+    return hasattr(workflow.executor_settings, "status_command")
+
+
 def refuse_second_head():
     """End when jobs of an earlier head, which was killed, still run: two would write the same files."""
     targets = set(workflow.dag_settings.targets)
-    if targets and targets <= QUESTIONS:
+    if targets and targets <= set(QUESTIONS):
         return
-    if jobs := [job.number for job in find_jobs(Path.cwd(), cfg.run.name)]:
+    try:
+        jobs = [job.number for job in find_jobs(Path.cwd(), cfg.run.name)]
+    except UserError as error:
+        # SLURM's tools may be installed where no cluster is.
+        sys.exit(f"error: {error}") if uses_slurm() else None
+        return
+    if jobs:
         sys.exit(
             f"error: jobs of an earlier Snakemake are still at work in this folder: {', '.join(jobs)}; "
             f"wait for them, or end them with `scancel {' '.join(jobs)}`, and start again"
@@ -184,20 +193,34 @@ def refuse_second_head():
 
 def tell_failures():
     """Name at the very end what failed since the start, with its last words: thousands of lines may lie between."""
-    if failures := describe_failures(find_failures(Path("logs", cfg.run.name), since=STARTED)):
-        print("\n".join(failures), file=sys.stderr)
+    failures = [
+        *find_failures(Path("logs", cfg.run.name), since=STARTED),
+        *find_kills(Path(".snakemake/slurm_logs"), since=STARTED),
+    ]
+    if failures:
+        print("\n".join(describe_failures(failures)), file=sys.stderr)
 
 
 def asked_resources(wildcards):
-    """What the jobs of each rule that is submitted ask for, after the profile has had its say."""
-    methods = sorted({stage.method for stage in cfg.stages.values()})
-    names = [f"train_{method}" for method in methods] + ["run_benchmark", "filter_dataset"]
+    """What the jobs of each rule that is submitted ask for, after the profile has had its say, as JSON."""
+    methods = {f"train_{stage.method}" for stage in cfg.stages.values()}
+    submitted = [
+        one
+        for one in workflow.rules
+        if not workflow.is_local(one) and (one.name in methods or not one.name.startswith("train_"))
+    ]
     # The times of a stage are no request to SLURM, and hang on which stage it is.
     own = {"time_limit", "over_time"}
-    asked = {name: workflow.get_rule(name).expand_resources({}, [], 1, skip_evaluation=own) for name in names}
+    asked = {one.name: one.expand_resources({}, [], 1, skip_evaluation=own) for one in submitted}
     return json.dumps(
         {
             name: {key: value for key, value in resources.items() if key not in own and isinstance(value, (int, str))}
             for name, resources in asked.items()
         }
     )
+
+
+def executor_settings(wildcards):
+    """What the profile sets for all jobs, as JSON."""
+    names = ("qos", "reservation", "requeue", "no_requeue")
+    return json.dumps({name: getattr(workflow.executor_settings, name, None) for name in names})

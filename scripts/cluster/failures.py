@@ -1,31 +1,61 @@
 """Jobs that failed, by the last words of their logs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 LAST_LINES = 3
 """Lines of a failed job's log that are shown."""
 
+TRACEBACK = "Traceback (most recent call last):"
 
-def find_failures(logs: Path, since: float = 0.0) -> Iterator[Path]:
-    """Logs that end in an error, written after a moment (in seconds of the epoch)."""
+_PROGRESS = re.compile(r"^\w+ .*: \d[\d,]*(/\d+)? \w+", re.MULTILINE)
+_KILLED = re.compile(r"(slurmstepd|srun): error: ")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that failed.
+
+    Args:
+        log: where it says so.
+        words: its last lines.
+    """
+
+    log: Path
+    words: list[str]
+
+
+def find_failures(logs: Path, since: float = 0.0) -> Iterator[Failure]:
+    """Logs of a run that end in an error, written after a moment (in seconds of the epoch)."""
     for log in sorted(logs.glob("**/*.log")):
-        if log.stat().st_mtime >= since and is_error(last_lines(log)):
-            yield log
+        if log.stat().st_mtime >= since and is_error(log):
+            yield Failure(log, last_lines(log))
 
 
-def describe_failures(logs: Iterator[Path]) -> list[str]:
-    """What failed, with the last lines of each log."""
-    lines = [line for log in logs for line in (f"  {log}", *(f"    {last}" for last in last_lines(log)))]
+def find_kills(slurm_logs: Path, since: float) -> Iterator[Failure]:
+    """Jobs that SLURM ended: out of memory, out of time, cancelled, a dead node. Each job's newest log decides."""
+    folders = {log.parent for log in slurm_logs.glob("**/*.log")}
+    for folder in sorted(folders):
+        log = max(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+        killed = [line for line in read_end(log).splitlines() if _KILLED.match(line)]
+        if killed and log.stat().st_mtime >= since:
+            yield Failure(log, killed[-LAST_LINES:])
+
+
+def describe_failures(failures: Iterable[Failure]) -> list[str]:
+    """What failed, with its last words."""
+    lines = [line for failure in failures for line in (f"  {failure.log}", *(f"    {word}" for word in failure.words))]
     return ["", "failed", *lines] if lines else []
 
 
-def is_error(lines: list[str]) -> bool:
-    """The log ends with a line of ours that begins with `error:`, or with a traceback of Python's."""
-    return any(line.startswith("error: ") for line in lines) or bool(
-        lines and re.match(r"(\w+\.)*\w*(Error|Exception|Interrupt)\b", lines[-1])
-    )
+def is_error(log: Path) -> bool:
+    """The log ends with a line of ours that begins with `error:`, or with a traceback, of one process or of several."""
+    if any(line.startswith("error: ") for line in last_lines(log)):
+        return True
+    _, found, after = read_end(log).rpartition(TRACEBACK)
+    return bool(found) and not _PROGRESS.search(after)
 
 
 def last_lines(log: Path) -> list[str]:

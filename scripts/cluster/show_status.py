@@ -11,10 +11,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from scripts.cluster.failures import describe_failures, find_failures, is_error, last_lines, read_end
+from scripts.cluster.failures import describe_failures, find_failures, is_error, read_end
 from scripts.cluster.slurm import Job, find_jobs
-from scripts.common.config import Config
+from scripts.common.config import QUESTIONS, Config
 from scripts.common.console import make_parser, run_script, say, write_clock
+from scripts.common.errors import UserError
 from scripts.common.files import read_json
 
 SCORING = ("run_benchmark", "judge_answers", "score_preferences", "generate_responses", "score_responses")
@@ -39,7 +40,11 @@ def main() -> None:
     options = parser.parse_args()
 
     config = Config.model_validate_json(options.config)
-    jobs = find_jobs(Path.cwd(), config.run.name)
+    try:
+        jobs = find_jobs(Path.cwd(), config.run.name)
+    except UserError as error:
+        jobs = []
+        say(f"{error}; jobs are not known")
     say("\n".join(describe_run(config, Folders(options.work, options.results, options.logs), jobs)))
 
 
@@ -57,8 +62,9 @@ def describe_run(config: Config, folders: Folders, jobs: list[Job]) -> list[str]
     scores = [[s, *(_describe_score(folders, m, s, at_work) for m in config.models)] for s in config.scores]
     lines += _align("stages", stages) + _align("scores", [["", *config.models], *scores] if scores else [])
     lines += _align("jobs", [[job.number, job.state.lower(), job.elapsed, _name(job)] for job in jobs])
+    failures = find_failures(folders.logs)
     # A job that SLURM started again has its last error in its log until it speaks.
-    return lines + describe_failures(log for log in find_failures(folders.logs) if _work(folders, log) not in at_work)
+    return lines + describe_failures(f for f in failures if _is_of(config, folders, f.log, at_work))
 
 
 def _describe_stage(config: Config, folders: Folders, stage: str, at_work: dict[str, Job]) -> tuple[str, str]:
@@ -74,7 +80,8 @@ def _describe_stage(config: Config, folders: Folders, stage: str, at_work: dict[
 
 
 def _describe_trained(facts: dict[str, Any], folders: Folders, stage: str) -> str:
-    losses = pq.read_table(folders.results / "training" / f"{stage}.parquet")["loss"].drop_null().to_pylist()
+    steps = folders.results / "training" / f"{stage}.parquet"
+    losses = pq.read_table(steps)["loss"].drop_null().to_pylist() if steps.is_file() else []
     loss = f", last loss {losses[-1]:.3f}" if losses else ""
     pace = f", {facts['tokens_per_second']:,.0f} tokens/s" if facts["tokens_per_second"] else ""
     return f"{facts['steps']:,} steps in {write_clock(facts['train_seconds'])}{loss}{pace}"
@@ -94,16 +101,16 @@ def _state(folders: Folders, rule: str, wildcards: list[str], at_work: dict[str,
         return job.state.lower()
     if not log.is_file():
         return "-"
-    return "failed" if is_error(last_lines(log)) else "begun"
+    return "failed" if is_error(log) else "begun"
 
 
 def _progress(log: Path) -> str:
-    """The last line of a log that tells of progress, and how old it is."""
+    """The last line of a log that tells of progress, and how old the log is."""
     told = [line for line in read_end(log).splitlines() if re.search(r": \d+/\d+ steps", line)]
     if not told:
         return ""
     age = time.time() - log.stat().st_mtime
-    return f"{told[-1].partition(': ')[2]} ({write_clock(age)} ago)"
+    return f"{told[-1].partition(': ')[2]} (log written {write_clock(age)} ago)"
 
 
 def _model(folders: Folders, stage: str) -> Path:
@@ -124,10 +131,18 @@ def _name(job: Job) -> str:
     return job.work.replace("_wildcards_", " ")
 
 
+def _is_of(config: Config, folders: Folders, log: Path, at_work: dict[str, Job]) -> bool:
+    """The log is of a rule that makes something of the run as it is configured, and no job of it is in the queue."""
+    rule, *wildcards = log.relative_to(folders.logs).with_suffix("").parts
+    names = {*config.models, *config.scores, *config.datasets, *config.benchmarks}
+    is_known = all(word.rpartition(".")[0] in names or word in names for word in wildcards)
+    return rule not in QUESTIONS and is_known and _work(folders, log) not in at_work
+
+
 def _work(folders: Folders, log: Path) -> str:
     """The rule and the wildcards that a log is of, as a job in the queue names them."""
     rule, *wildcards = log.relative_to(folders.logs).with_suffix("").parts
-    return f"{rule}_wildcards_{'_'.join(wildcards)}" if wildcards else rule
+    return f"{rule}_wildcards_{'_'.join(wildcards).replace('.', '_')}" if wildcards else rule
 
 
 def _align(title: str, rows: list[list[str]]) -> list[str]:

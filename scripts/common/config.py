@@ -23,10 +23,10 @@ FORM_BY_METHOD: dict[str, Form] = {
 BASE = "base"
 """The name of the model that the run starts from; every other model has the name of its stage."""
 
-TARGETS = (
-    *("all", "plan", "status", "check_cluster", "check_data", "check_benchmarks"),
-    *("data", "models", "benchmarks", "plots", "report"),
-)
+QUESTIONS = ("plan", "status", "check_cluster", "check_benchmarks")
+"""Targets that only ask, and may do so while jobs are at work."""
+
+TARGETS = ("all", *QUESTIONS, "check_data", "data", "models", "benchmarks", "plots", "report")
 """Targets that the Snakefile names itself, so that no stage or benchmark may take their names."""
 
 RULES = (

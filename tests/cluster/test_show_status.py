@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.cluster.failures import describe_failures, find_failures
+from scripts.cluster.failures import describe_failures, find_failures, find_kills, is_error
 from scripts.cluster.show_status import Folders, describe_run
 from scripts.cluster.slurm import Job
 from scripts.common.config import Config
@@ -51,7 +51,7 @@ def test_what_is_done_and_how_far_the_rest_is(config: Config, folders: Folders) 
     assert told[0] == f"run smoke: 1 of 2 stages trained, 1 of {3 * len(config.scores)} scores, no report yet"
     assert "  sft  done     1,200 steps in 1:01:11, last loss 0.125, 5,123 tokens/s" in told
     (dpo,) = [line for line in told if line.startswith("  dpo  ")]
-    assert dpo.startswith("  dpo  running  4/40 steps, loss 0.776, 3,120 tokens/s, 0:39 left (0:0")
+    assert dpo.startswith("  dpo  running  4/40 steps, loss 0.776, 3,120 tokens/s, 0:39 left (log written 0:0")
     assert dpo.endswith(" ago); checkpoint at step 12"), "the newest one that is whole"
     (scores,) = [line.split() for line in told if line.startswith("  chain_sum")]
     assert scores == ["chain_sum", "done", "pending", "-"]
@@ -97,3 +97,54 @@ def test_failures_of_an_earlier_start_are_left_out(folders: Folders) -> None:
 def test_a_run_that_has_not_begun(config: Config, tmp_path: Path) -> None:
     told = describe_run(config, Folders(tmp_path / "work", tmp_path / "results", tmp_path / "logs"), [])
     assert "  sft  -" in told and "  dpo  -" in told
+
+
+def test_a_finished_stage_whose_table_is_gone(config: Config, folders: Folders) -> None:
+    (folders.results / "training/sft.parquet").unlink()
+    (sft,) = [line.split(maxsplit=2) for line in describe_run(config, folders, []) if line.startswith("  sft")]
+    assert sft == ["sft", "done", "1,200 steps in 1:01:11, 5,123 tokens/s"]
+
+
+@pytest.mark.parametrize("name", ["check_cluster.log", "run_benchmark/base/removed.log", "train_sft/renamed.log"])
+def test_what_is_no_part_of_the_run_has_not_failed(config: Config, folders: Folders, name: str) -> None:
+    write_text(folders.logs / name, "error: something\n")
+    assert "failed" not in describe_run(config, folders, [])
+
+
+def test_a_shard_that_is_tried_again_has_not_failed(config: Config, folders: Folders) -> None:
+    write_text(folders.logs / "inspect_rows/sums.0.log", "error: something\n")
+    assert "failed" in describe_run(config, folders, [])
+    told = describe_run(config, folders, [Job("3", "RUNNING", "0:01", "inspect_rows_wildcards_sums_0")])
+    assert "failed" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "[rank1]: Traceback (most recent call last):\n[rank1]:   File x\n[rank1]: OutOfMemoryError: CUDA\n",
+            True,
+        ),
+        ("Traceback (most recent call last):\nRuntimeError: CUDA error: assert\nCompile with X\n\nto see\n", True),
+        ("Traceback (most recent call last):\nKeyError: a library's own\ntrain_sft sft: 7/40 steps, loss 1\n", False),
+        ("train_sft sft: 7/40 steps\n", False),
+        ("", False),
+    ],
+)
+def test_a_log_that_ends_in_an_error(tmp_path: Path, text: str, expected: bool) -> None:
+    write_text(tmp_path / "a.log", text)
+    assert is_error(tmp_path / "a.log") is expected
+
+
+def test_jobs_that_slurm_ended_are_told_by_their_newest_log(tmp_path: Path) -> None:
+    for name, text, age in (
+        ("rule_a/x/11.log", "slurmstepd: error: *** JOB 11 ON gpu1 CANCELLED AT now DUE TO TIME LIMIT ***\n", 20.0),
+        ("rule_a/x/12.log", "went well\n", 10.0),
+        ("rule_b/y/13.log", "fine\nslurmstepd: error: Detected 1 oom_kill event in StepId=13.0.\nsrun: done\n", 10.0),
+        ("rule_c/z/9.log", "slurmstepd: error: of yesterday\n", 1000.0),
+    ):
+        write_text(tmp_path / name, text)
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    (killed,) = find_kills(tmp_path, since=time.time() - 100)
+    assert killed.log == tmp_path / "rule_b/y/13.log"
+    assert killed.words == ["slurmstepd: error: Detected 1 oom_kill event in StepId=13.0."]

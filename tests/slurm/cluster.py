@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db")
-CLIENTS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr")
+CLIENTS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr", "sshare")
+NETWORKING = ("ip", "nsenter")
 ACCOUNT = "posttrain"
 GPUS = 4
 """Pretend H100s of each node."""
@@ -31,7 +32,7 @@ SLURM_CONF = """\
 ClusterName=pretend
 SlurmctldHost={host}({head})
 SlurmctldPort={port}
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+{communication}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -115,7 +116,7 @@ def tell_what_is_missing() -> str:
     """Why no Slurm can be started here; nothing when it can."""
     if os.geteuid() != 0:
         return "a Slurm of our own needs root"
-    absent = [name for name in (*DAEMONS, *CLIENTS) if not shutil.which(name, path=_path())]
+    absent = [name for name in (*DAEMONS, *CLIENTS, *NETWORKING) if not shutil.which(name, path=_path())]
     return f"not installed: {', '.join(absent)}" if absent else ""
 
 
@@ -170,7 +171,7 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         """Let a node be up."""
-        inside = ["ip", "netns", "exec", NAMESPACE] if self.is_cut_off else []
+        inside = ["nsenter", f"--net=/run/netns/{NAMESPACE}"] if self.is_cut_off else []
         self._spawn(f"slurmd-{node}", *inside, "slurmd", "-D", "-f", f"{self.folder}/slurm.conf", "-N", node)
 
     def kill_node(self, node: str) -> None:
@@ -222,6 +223,8 @@ class Cluster:
             "folder": self.folder,
             "host": host,
             "head": HEAD if self.is_cut_off else "127.0.0.1",
+            # Listen on the cable too, else on loopback alone.
+            "communication": "" if self.is_cut_off else "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny",
             "port": port,
             "accounting_port": accounting_port,
             "database_port": database_port,

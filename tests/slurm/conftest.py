@@ -52,36 +52,21 @@ def cut_off() -> Iterator[Cluster]:
         yield cluster
 
 
-@dataclass(frozen=True)
-class Survived:
-    """A fault that a stage survived.
-
-    Args:
-        fault: what was done to it.
-        lost: steps between the last that the log told of, every five seconds, and the one that it went on from.
-        seconds: from the fault until training went on.
-    """
-
-    fault: str
-    lost: int
-    seconds: float
-
-
-_survived: list[Survived] = []
+_figures: list[str] = []
 
 
 @pytest.fixture(scope="session")
-def survived() -> list[Survived]:
-    """Faults that stages survived; told at the end of the session."""
-    return _survived
+def figures() -> list[str]:
+    """What tests measured, for docs/cluster.md; told at the end of the session."""
+    return _figures
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell what faults cost."""
-    if _survived:
-        terminalreporter.section("faults that training survived")
-        for row in _survived:
-            terminalreporter.write_line(f"{row.fault}: {row.lost} steps lost, {row.seconds:.0f} s until it went on")
+    """Tell what was measured."""
+    if _figures:
+        terminalreporter.section("measured on this Slurm")
+        for line in _figures:
+            terminalreporter.write_line(line)
 
 
 @dataclass
@@ -93,10 +78,9 @@ class Head:
     recipe: Path
 
     def command(self, *arguments: str) -> list[str]:
-        """Its command line. Jobs are looked at sooner than a real cluster would like."""
+        """Its command line."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
         command += ["--profile", str(REPOSITORY / "profiles" / "slurm"), "--directory", str(self.folder)]
-        command += ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"]
         return [*command, *arguments, "--configfile", str(self.recipe)]  # which takes all words that follow
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 from scripts.common.files import read_json
 from tests.slurm.cluster import Cluster, wait_for
-from tests.slurm.conftest import Head, Survived
+from tests.slurm.conftest import Head
 from tests.workflow.running import read_recipe, write_recipe
 
 pytestmark = pytest.mark.slurm
@@ -46,8 +48,11 @@ def _training_job(head: Head) -> str:
     return number
 
 
-def _break(head: Head, fault: str, hurt: Callable[[], object], survived: list[Survived]) -> None:
-    """Hurt the job that trains, wait until its stage goes on, and note what that cost."""
+def _break(head: Head, fault: str, hurt: Callable[[], object], figures: list[str]) -> None:
+    """Hurt the job that trains, wait until its stage goes on, and tell what that cost.
+
+    Lost steps are those between the last that the log told of, every five seconds, and the one that it went on from.
+    """
     log = head.folder / "logs/smoke/train_sft/sft.log"
     told = [int(step) for step in re.findall(r": (\d+)/\d+ steps", log.read_text())]
     began = time.monotonic()
@@ -55,7 +60,8 @@ def _break(head: Head, fault: str, hurt: Callable[[], object], survived: list[Su
     went_on = re.compile(r"going on from checkpoint-(\d+)")
     wait_for("the stage to go on", lambda: bool(went_on.search(log.read_text())), seconds=600)
     (step,) = went_on.findall(log.read_text())
-    survived.append(Survived(fault, max(0, max(told, default=0) - int(step)), time.monotonic() - began))
+    lost, seconds = max(0, max(told, default=0) - int(step)), time.monotonic() - began
+    figures.append(f"{fault}: {lost} steps lost, {seconds:.0f} s until training went on")
 
 
 def _end(process: "subprocess.Popen[str]", seconds: float = 600) -> str:
@@ -79,30 +85,56 @@ def unbroken(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     return _weights(head)
 
 
-def test_the_smoke_recipe_whole(make_head: MakeHead, cluster: Cluster) -> None:
+def test_the_smoke_recipe_whole(make_head: MakeHead, cluster: Cluster, figures: list[str]) -> None:
     head = make_head(_smoke(train={"gpus": 4, "hours": 24}, evaluate={"gpus": 1}))
+    since = time.strftime("%FT%T")
+    began = time.monotonic()
     run = head.run()
     assert run.returncode == 0, run.stdout[-5000:]
     assert (head.folder / "results/smoke/report.pdf").read_bytes().startswith(b"%PDF")
-    table = cluster.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State,Timelimit,ReqTRES,Comment")
+    table = cluster.ask("sacct", "-X", "-n", "-P", "-S", since, "-o", "JobID,State,Timelimit,ReqTRES,Comment")
     trained = [line.split("|") for line in table.splitlines() if "rule_train_" in line]
     assert len(trained) == 2
     for _, state, limit, asked, _ in trained:
         assert (state, limit) == ("COMPLETED", "1-00:00:00") and "gres/gpu:h100=4" in asked
+    figures.append(f"the smoke recipe whole: {time.monotonic() - began:.0f} s; {_describe_gaps(cluster, since)}")
+
+
+def _describe_gaps(cluster: Cluster, since: str) -> str:
+    """Seconds from the end of a job until the head submits what waited for it.
+
+    What is submitted first waits for nothing, and what GPUs keep waiting is submitted already.
+    """
+    table = cluster.ask("sacct", "-X", "-n", "-P", "-S", since, "-o", "Submit,Start,End")
+    jobs = [[datetime.fromisoformat(moment) for moment in line.split("|")] for line in table.splitlines()]
+    ended = [[(submit - end).total_seconds() for _, _, end in jobs if end <= submit] for submit, _, _ in jobs]
+    gaps = [min(seconds) for seconds in ended if seconds]
+    starts = [(start - submit).total_seconds() for submit, start, _ in jobs]
+    return (
+        f"{len(jobs)} jobs; from the end of a job to the submission of the next a median of {median(gaps):.0f} s,"
+        f" at most {max(gaps):.0f} s; from submission to start a median of {median(starts):.0f} s"
+    )
 
 
 def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
     fits = make_head(_smoke(train={"gpus": 4, "hours": 24})).run("check_cluster", "--quiet", "all")
     assert fits.returncode == 0, fits.stdout[-5000:]
-    assert "ok  train_sft              4 x h100, 24 h, 8 GB: would start at" in fits.stdout
-    assert "ok  compute node" in fits.stdout and "NO " not in fits.stdout
+    assert re.search(r"^ok  train_sft, train_dpo +4 x h100, 24 h, 8 GB: would start at", fits.stdout, re.MULTILINE)
+    assert "\nok  compute node" in fits.stdout and "\nNO " not in fits.stdout
 
-    head = make_head(_smoke(train={"gpus": 5}, evaluate={"gpus": 1, "hours": 48}))
-    unfit = head.run("check_cluster", "--quiet", "all", "--default-resources", "slurm_partition=gpu")
+    unfit = make_head(_smoke(train={"gpus": 5}, evaluate={"gpus": 1, "hours": 48})).run(
+        "check_cluster", "--quiet", "all"
+    )
     assert unfit.returncode == 1
-    lines = [line for line in unfit.stdout.splitlines() if line.startswith("NO ")]
-    assert [line.split()[1] for line in lines] == ["train_dpo", "train_sft", "run_benchmark"]
-    assert "Requested node configuration is not available" in lines[0] and "time limit is invalid" in lines[2]
+    told = unfit.stdout.splitlines()
+    for begin, words in (
+        ("NO  partition gpu", "up, at most 1-00:00:00, gpu:h100:4; of 1 nodes 1 are idle"),
+        ("NO  train_sft, train_dpo", "5 x h100, 1 h, 8 GB: Requested node configuration is not available"),
+        ("NO  run_benchmark", "1 x h100, 48 h, 8 GB: Requested time limit is invalid"),
+        ("NO  GPUs on it", "none"),  # this torch has no GPU
+    ):
+        (line,) = [line for line in told if line.startswith(begin)]
+        assert words in line
 
 
 def test_status_names_the_job_at_work(make_head: MakeHead) -> None:
@@ -126,17 +158,17 @@ def test_a_stage_beyond_its_time_limit_goes_on(make_head: MakeHead, unbroken: st
     assert _weights(head) == unbroken
 
 
-def test_a_requeued_stage_goes_on(make_head: MakeHead, unbroken: str, survived: list[Survived]) -> None:
+def test_a_requeued_stage_goes_on(make_head: MakeHead, unbroken: str, figures: list[str]) -> None:
     head = make_head(_long_stage())
     process = head.start("sft")
     _wait_for_checkpoint(head)
-    _break(head, "requeue", lambda: head.cluster.ask("scontrol", "requeue", _training_job(head)), survived)
+    _break(head, "requeue", lambda: head.cluster.ask("scontrol", "requeue", _training_job(head)), figures)
     _end(process)
     assert _weights(head) == unbroken
 
 
 def test_a_stage_goes_on_when_its_node_has_died(
-    make_head: MakeHead, cluster: Cluster, unbroken: str, survived: list[Survived]
+    make_head: MakeHead, cluster: Cluster, unbroken: str, figures: list[str]
 ) -> None:
     def kill_node() -> None:
         cluster.kill_node("gpu1")
@@ -146,16 +178,16 @@ def test_a_stage_goes_on_when_its_node_has_died(
     head = make_head(_long_stage())
     process = head.start("sft")
     _wait_for_checkpoint(head)
-    _break(head, "death of the node, up again once it is told down", kill_node, survived)
+    _break(head, "death of the node, up again once it is told down", kill_node, figures)
     _end(process)
     assert _weights(head) == unbroken
 
 
-def test_a_cancelled_stage_is_tried_again(make_head: MakeHead, unbroken: str, survived: list[Survived]) -> None:
+def test_a_cancelled_stage_is_tried_again(make_head: MakeHead, unbroken: str, figures: list[str]) -> None:
     head = make_head(_long_stage())
     process = head.start("sft")
     _wait_for_checkpoint(head)
-    _break(head, "scancel", lambda: head.cluster.ask("scancel", _training_job(head)), survived)
+    _break(head, "scancel", lambda: head.cluster.ask("scancel", _training_job(head)), figures)
     _end(process)
     assert _weights(head) == unbroken
 
@@ -256,7 +288,8 @@ def test_a_full_disk(make_head: MakeHead, tmp_path: Path, unbroken: str) -> None
             -5000:
         ]
         ballast.unlink()
-        assert "going on from checkpoint-" in _end(head.start("sft"))
+        _end(head.start("sft"))
+        assert "going on from checkpoint-" in (tmp_path / "logs/smoke/train_sft/sft.log").read_text()
         assert _weights(head) == unbroken
     finally:
         subprocess.run(["umount", "--lazy", work], check=True)
