@@ -12,6 +12,9 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json, read_json_lines, write_json
 from scripts.common.manifest import write_manifest
 
+RESAMPLES = 10_000
+"""Draws of the permutation test and of the bootstrap."""
+
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -112,9 +115,10 @@ def paired_test(before: Values, after: Values, alpha: float, seed: int) -> tuple
     if not difference.any():
         return 1.0, 0.0, 0.0
     generator = np.random.default_rng(seed)
-    test = stats.permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=10_000, rng=generator)
+    drawn = {"n_resamples": RESAMPLES, "rng": generator}
+    test = stats.permutation_test((difference,), np.mean, permutation_type="samples", **drawn)
     interval = stats.bootstrap(
-        (difference,), np.mean, confidence_level=1 - alpha, n_resamples=10_000, method="percentile", rng=generator
+        (difference,), np.mean, confidence_level=1 - alpha, method="percentile", **drawn
     ).confidence_interval
     return float(test.pvalue), float(interval.low), float(interval.high)
 
