@@ -190,6 +190,8 @@ rule collect_results:
             model=cfg.models,
             dataset=cfg.held_out_conversations,
         ),
+        comparison=rules.compare_models.output.comparison,
+        abilities=rules.grade_abilities.output.abilities,
     output:
         results="<results>/results.json",
     log:
@@ -201,7 +203,8 @@ rule collect_results:
         run=cfg.run.name,
     shell:
         "exec python -m scripts.evaluate.collect_results --run {params.run} --models {input.models}"
-        " --logs {input.logs} --scores {input.scores} --answers {input.answers} --output {output.results} --log {log}"
+        " --logs {input.logs} --scores {input.scores} --answers {input.answers} --comparison {input.comparison}"
+        " --abilities {input.abilities} --output {output.results} --log {log}"
 
 
 rule check_benchmarks:

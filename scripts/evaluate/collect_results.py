@@ -1,4 +1,4 @@
-"""Bring what a run found out into one JSON: of every model its training, its scores, and a few of its answers."""
+"""Bring what a run found out into one JSON: training, scores and a few answers of every model, and what differs."""
 
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, nargs="*", default=[], help="table of each stage's steps, in their order")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="scores of all models")
     parser.add_argument("--answers", type=Path, nargs="*", default=[], help="items of scores on held-out answers")
+    parser.add_argument("--comparison", type=Path, required=True, help="the comparison of the models")
+    parser.add_argument("--abilities", type=Path, required=True, help="the models' abilities")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
 
@@ -41,7 +43,8 @@ def main() -> None:
         if by_item in options.answers:
             shown = ("prompt", "target", "answer", "score")
             model["samples"][benchmark] = [{k: item[k] for k in shown} for item in read_json_lines(by_item)[:SAMPLES]]
-    write_json(options.output, {"run": options.run, "models": models})
+    found = {"comparisons": read_json(options.comparison), "abilities": read_json(options.abilities)}
+    write_json(options.output, {"run": options.run, "models": models} | found)
     say(f"collect_results: {options.output}")
 
 

@@ -28,6 +28,8 @@ def test_training_scores_and_answers_of_all_models(tmp_path: Path) -> None:
             scores.append(path)
             answers += [path.with_suffix(".items.jsonl")] if written else []
     write_steps(tmp_path / "sft.parquet", STEPS)
+    write_json(tmp_path / "comparison.json", [{"benchmark": "sums", "verdict": "improved"}])
+    write_json(tmp_path / "abilities.json", {"mathematics": {}})
     call_main(
         "evaluate.collect_results",
         tmp_path,
@@ -36,6 +38,8 @@ def test_training_scores_and_answers_of_all_models(tmp_path: Path) -> None:
         logs=["sft.parquet"],
         scores=scores,
         answers=answers,
+        comparison="comparison.json",
+        abilities="abilities.json",
         output="results.json",
     )
     results = read_json(tmp_path / "results.json")
@@ -58,6 +62,8 @@ def test_training_scores_and_answers_of_all_models(tmp_path: Path) -> None:
         "ci_high": 0.9,
         "others": [],
     }
+    assert results["comparisons"] == [{"benchmark": "sums", "verdict": "improved"}]
+    assert results["abilities"] == {"mathematics": {}}
     assert list(sft["samples"]) == ["talk"], "only what a model wrote itself"
     assert [sample["prompt"] for sample in sft["samples"]["talk"]] == ["0?", "1?", "2?"]
     assert base["samples"]["talk"][0] == {"prompt": "0?", "target": "t", "answer": "base", "score": 1.0}

@@ -52,21 +52,13 @@ def cut_off() -> Iterator[Cluster]:
         yield cluster
 
 
-_figures: list[str] = []
-
-
-@pytest.fixture(scope="session")
-def figures() -> list[str]:
-    """What tests measured, for docs/cluster.md; told at the end of the session."""
-    return _figures
-
-
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell what was measured."""
-    if _figures:
+    """Tell what tests measured, for docs/cluster.md."""
+    reports = terminalreporter.stats.get("passed", [])
+    lines = [value for report in reports for name, value in report.user_properties if name == "measured"]
+    if lines:
         terminalreporter.section("measured on this Slurm")
-        for line in _figures:
-            terminalreporter.write_line(line)
+        terminalreporter.write_line("\n".join(lines))
 
 
 @dataclass
@@ -111,8 +103,11 @@ class Head:
         return [number for number, folder in (line.split(" ", 1) for line in lines) if folder == str(self.folder)]
 
 
+MakeHead = Callable[[dict[str, Any]], Head]
+
+
 @pytest.fixture
-def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], Head]]:
+def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[MakeHead]:
     """Make a head for a recipe; its jobs end with the test."""
     heads: list[Head] = []
 

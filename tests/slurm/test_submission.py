@@ -1,0 +1,164 @@
+"""The pipeline on a real Slurm: what is asked for, what is given, and what is refused."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from scripts.common.files import read_json
+from tests.slurm.cluster import Cluster, wait_for
+from tests.slurm.conftest import Head, MakeHead
+from tests.slurm.stages import end_well, long_stage, smoke, training_job, wait_for_checkpoint
+from tests.workflow.running import write_recipe
+
+pytestmark = pytest.mark.slurm
+
+RecordProperty = Callable[[str, object], None]
+
+
+def test_the_smoke_recipe_whole(make_head: MakeHead, cluster: Cluster, record_property: RecordProperty) -> None:
+    head = make_head(smoke(train={"gpus": 4, "hours": 24}, evaluate={"gpus": 1}))
+    since = time.strftime("%FT%T")
+    began = time.monotonic()
+    run = head.run()
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert (head.folder / "results/smoke/report.pdf").read_bytes().startswith(b"%PDF")
+    table = cluster.ask("sacct", "-X", "-n", "-P", "-S", since, "-o", "JobID,State,Timelimit,ReqTRES,Comment")
+    trained = [line.split("|") for line in table.splitlines() if "rule_train_" in line]
+    assert len(trained) == 2
+    for _, state, limit, asked, _ in trained:
+        assert (state, limit) == ("COMPLETED", "1-00:00:00") and "gres/gpu:h100=4" in asked
+    record_property(
+        "measured", f"the smoke recipe whole: {time.monotonic() - began:.0f} s; {_describe_gaps(cluster, since)}"
+    )
+
+
+def _describe_gaps(cluster: Cluster, since: str) -> str:
+    """Seconds from the end of a job until the head submits what waited for it.
+
+    What is submitted first waits for nothing, and what GPUs keep waiting is submitted already.
+    """
+    table = cluster.ask("sacct", "-X", "-n", "-P", "-S", since, "-o", "Submit,Start,End")
+    jobs = [[datetime.fromisoformat(moment) for moment in line.split("|")] for line in table.splitlines()]
+    ended = [[(submit - end).total_seconds() for _, _, end in jobs if end <= submit] for submit, _, _ in jobs]
+    gaps = [min(seconds) for seconds in ended if seconds]
+    starts = [(start - submit).total_seconds() for submit, start, _ in jobs]
+    return (
+        f"{len(jobs)} jobs; from the end of a job to the submission of the next a median of {median(gaps):.0f} s,"
+        f" at most {max(gaps):.0f} s; from submission to start a median of {median(starts):.0f} s"
+    )
+
+
+def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
+    fits = make_head(smoke(train={"gpus": 4, "hours": 24})).run("check_cluster", "--quiet", "all")
+    assert fits.returncode == 0, fits.stdout[-5000:]
+    assert re.search(r"^ok  train_sft, train_dpo +4 x h100, 24 h, 8 GB: would start at", fits.stdout, re.MULTILINE)
+    assert "\nok  compute node" in fits.stdout and "\nNO " not in fits.stdout
+
+    unfit = make_head(smoke(train={"gpus": 5}, evaluate={"gpus": 1, "hours": 48})).run(
+        "check_cluster", "--quiet", "all"
+    )
+    assert unfit.returncode == 1
+    told = unfit.stdout.splitlines()
+    for begin, words in (
+        ("NO  partition gpu", "up, at most 1-00:00:00, gpu:h100:4; of 1 nodes 1 are idle"),
+        ("NO  train_sft, train_dpo", "5 x h100, 1 h, 8 GB: Requested node configuration is not available"),
+        ("NO  run_benchmark", "1 x h100, 48 h, 8 GB: Requested time limit is invalid"),
+        ("NO  GPUs on it", "none"),  # this torch has no GPU
+    ):
+        (line,) = [line for line in told if line.startswith(begin)]
+        assert words in line
+
+
+def test_status_names_the_job_at_work(make_head: MakeHead) -> None:
+    head = make_head(long_stage())
+    process = head.start("sft")
+    wait_for_checkpoint(head)
+    told = head.run("status", "--nolock", "--quiet", "all")
+    assert told.returncode == 0, told.stdout
+    assert re.search(
+        r"^  sft  running  \d+/400 steps, loss .* tokens/s, .* left .*; checkpoint at step \d+", told.stdout, re.M
+    )
+    assert f"  {training_job(head)}  running" in told.stdout
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+
+
+def test_two_heads_on_one_folder(make_head: MakeHead) -> None:
+    head = make_head(smoke(train={"gpus": 1}))
+    first = head.start("sft")
+    wait_for("a job", lambda: bool(head.jobs()), seconds=240)
+    second = head.run("sft")
+    assert second.returncode == 1
+    end_well(first)
+
+
+@pytest.mark.parametrize(
+    ("resources", "arguments", "line"),
+    [
+        ({"gpus": 5}, [], "Requested node configuration is not available"),
+        ({"hours": 48}, [], "Requested time limit is invalid"),
+        ({}, ["--default-resources", "slurm_account=nobody"], "The given account nobody appears to be invalid"),
+    ],
+    ids=["five GPUs of four", "two days of one", "unknown account"],
+)
+def test_what_the_cluster_cannot_give_is_told(
+    make_head: MakeHead, resources: dict[str, Any], arguments: list[str], line: str
+) -> None:
+    run = make_head(smoke(train={"gpus": 1} | resources)).run("sft", *arguments)
+    assert run.returncode == 1
+    assert line in run.stdout
+
+
+def test_nine_evaluations_on_four_gpus(make_head: MakeHead, cluster: Cluster) -> None:
+    recipe = smoke(evaluate={"gpus": 1}) | {"stages": {}, "datasets": {}}
+    section = recipe["benchmarks"]["chain_sum"]
+    recipe["benchmarks"] = {
+        f"sum{number}": section | {"source": section["source"] | {"seed": 100 * number}} for number in range(9)
+    }
+    head = make_head(recipe)
+    process = head.start("benchmarks")
+    most = 0
+    while process.poll() is None:
+        most = max(most, len(cluster.ask("squeue", "-h", "-t", "R", "-o", "%i").split()))
+        assert most <= 4
+        time.sleep(0.5)
+    end_well(process)
+    assert most == 4
+
+
+def test_accounting_may_be_gone_for_a_while(make_head: MakeHead, cluster: Cluster) -> None:
+    head = make_head(smoke(train={"gpus": 1}))
+    process = head.start("sft")
+    wait_for("a job", lambda: bool(head.jobs()), seconds=240)
+    cluster.stop_accounting()
+    time.sleep(20)
+    cluster.start_accounting()
+    end_well(process)
+
+
+def test_nodes_without_network(cut_off: Cluster, tmp_path: Path) -> None:
+    head = Head(cut_off, tmp_path, write_recipe(tmp_path, smoke()))
+    checked = head.run("check_cluster", "--quiet", "all")
+    assert re.search(r"ok  the hub from it +not reached; no job asks for it", checked.stdout), checked.stdout
+    run = head.run()
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert (tmp_path / "results/smoke/report.pdf").is_file()
+
+
+def test_a_stage_on_two_nodes(two_nodes: Cluster, tmp_path: Path) -> None:
+    recipe = smoke(train={"gpus": 1, "nodes": 2})
+    head = Head(two_nodes, tmp_path, write_recipe(tmp_path, recipe))
+    run = head.run("sft")
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert read_json(tmp_path / "work/smoke/models/sft/manifest.json")["facts"]["processes"] == 2
+    table = two_nodes.ask("sacct", "-X", "-n", "-P", "-o", "NNodes,State,ReqTRES,Comment")
+    (trained,) = [line for line in table.splitlines() if "rule_train_sft" in line]
+    assert trained.startswith("2|COMPLETED|") and "gres/gpu:h100=2" in trained
