@@ -168,6 +168,12 @@ def launcher():
     )
 
 
+def only_asks():
+    """Nothing is made that another head may be making."""
+    targets = set(workflow.dag_settings.targets)
+    return bool(targets) and targets <= set(QUESTIONS)
+
+
 def uses_slurm():
     """Jobs are submitted to SLURM."""
     return hasattr(workflow.executor_settings, "status_command")
@@ -175,8 +181,7 @@ def uses_slurm():
 
 def refuse_second_head():
     """End when jobs of an earlier head, which was killed, still run: two would write the same files."""
-    targets = set(workflow.dag_settings.targets)
-    if targets and targets <= set(QUESTIONS):
+    if only_asks():
         return
     try:
         jobs = [job.number for job in find_jobs(Path.cwd(), cfg.run.name)]
@@ -193,6 +198,8 @@ def refuse_second_head():
 
 def tell_failures():
     """Name at the very end what failed since the start, with its last words: thousands of lines may lie between."""
+    if only_asks():
+        return
     failures = [
         *find_failures(Path("logs", cfg.run.name), since=STARTED),
         *find_kills(Path(".snakemake/slurm_logs"), since=STARTED),

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.cluster.finding import Finding, advise
+from scripts.cluster.finding import WIDTH, Finding, advise
 from scripts.cluster.node import check_node
 from scripts.cluster.request import Request
 from scripts.cluster.slurm import ask, last_words, run
@@ -63,11 +63,17 @@ def check_cluster(config: Config, requests: dict[str, Request], work: Path) -> I
 
 
 def group_requests(requests: dict[str, Request]) -> dict[str, Request]:
-    """Requests by the names of all rules that ask for the same."""
+    """Requests by the names of the rules that ask for the same, as far as these fit the column."""
     groups: dict[str, list[str]] = {}
     for rule, request in requests.items():
         groups.setdefault(json.dumps(request.resources, sort_keys=True), []).append(rule)
-    return {", ".join(rules): requests[rules[0]] for rules in groups.values()}
+    return {name_rules(rules): requests[rules[0]] for rules in groups.values()}
+
+
+def name_rules(rules: list[str]) -> str:
+    """All names, or the first and how many more."""
+    names = ", ".join(rules)
+    return names if len(names) <= WIDTH else f"{rules[0]} and {len(rules) - 1} more"
 
 
 def check_partition(name: str, minutes: float) -> Finding:

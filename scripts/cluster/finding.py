@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-WIDTH = 22
+WIDTH = 28
 """Columns of what was looked at."""
 
 ADVICE = {

@@ -97,6 +97,8 @@ def test_rules_that_ask_for_the_same_are_one_line() -> None:
     one, other = Request(ASKED, SETTINGS), Request(ASKED | {"gpu": 1}, SETTINGS)
     groups = group_requests({"train_sft": one, "run_benchmark": other, "train_dpo": one})
     assert list(groups) == ["train_sft, train_dpo", "run_benchmark"]
+    many = dict.fromkeys(["sample_rejections", "run_benchmark", "score_preferences"], other)
+    assert list(group_requests(many)) == ["sample_rejections and 2 more"]
 
 
 def test_without_slurm_one_line_says_where_to_start(

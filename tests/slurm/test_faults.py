@@ -49,8 +49,9 @@ def break_stage(head: Head, fault: str, hurt: Callable[[], object], record_prope
 
 def test_a_stage_beyond_its_time_limit_goes_on(make_head: MakeHead, unbroken: str) -> None:
     head = make_head(long_stage(hours=1 / 60))
-    output = end_well(head.start("sft"), seconds=900)
-    assert "going on from checkpoint-" in output
+    # How many allocations it takes depends on what else this machine does.
+    output = end_well(head.start("sft", "--retries", "9"), seconds=1200)
+    assert "going on from checkpoint-" in output and "Trying to restart job" in output
     assert hash_of_weights(head) == unbroken
 
 

@@ -69,8 +69,14 @@ def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
     told = unfit.stdout.splitlines()
     for begin, words in (
         ("NO  partition gpu", "up, at most 1-00:00:00, gpu:h100:4; of 1 nodes 1 are idle"),
-        ("NO  train_sft, train_dpo", "5 x h100, 1 h, 8 GB: Requested node configuration is not available"),
-        ("NO  run_benchmark", "1 x h100, 48 h, 8 GB: Requested time limit is invalid"),
+        (
+            "NO  train_sft, train_dpo",
+            "5 x h100, 1 h, 8 GB: allocation failure: Requested node configuration is not available",
+        ),
+        (
+            "NO  sample_rejections and 3 more",
+            "1 x h100, 48 h, 8 GB: allocation failure: Requested time limit is invalid",
+        ),
         ("NO  GPUs on it", "none"),  # this torch has no GPU
     ):
         (line,) = [line for line in told if line.startswith(begin)]
