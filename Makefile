@@ -48,7 +48,7 @@ test-slurm: $(VENV)/.development ## the pipeline on a real Slurm on this machine
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  echo "==> installing Slurm"; apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM) > /dev/null || true; fi
-	@$(BIN)/python -m pytest -n $(CORES) -m slurm
+	@$(BIN)/python -m pytest -m slurm
 
 bench-data: $(VENV)/.runtime ## measure the data room on a million rows; half an hour, 6 GB of disk
 	@$(BIN)/python -m benchmarks_cpu.bench_data

@@ -18,7 +18,7 @@ def smoke(**resources: Any) -> dict[str, Any]:
 def long_stage(**train: Any) -> dict[str, Any]:
     """A stage that takes about a minute, and saves now and then."""
     recipe = smoke(train={"gpus": 1} | train)
-    recipe["stages"]["sft"]["args"] |= {"max_steps": 400, "save_steps": 20}
+    recipe["stages"]["sft"]["args"] |= {"max_steps": 300, "save_steps": 20}
     return recipe
 
 
@@ -35,7 +35,7 @@ def training_job(head: Head) -> str:
     return number
 
 
-def end_well(process: "subprocess.Popen[str]", seconds: float = 600) -> str:
+def end_well(process: "subprocess.Popen[str]", seconds: float = 900) -> str:
     """What a head says until it ends well."""
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output[-5000:]
