@@ -42,7 +42,7 @@ def describe(
         "config": config,
         "inputs": {label: hash_file(path) for label, path in sorted(inputs.items())},
         "facts": facts or {},
-        "versions": _versions(),
+        "versions": list_versions(),
         "git_commit": _git_commit(),
         "device": _device(),
         "seconds": round(time.monotonic() - _started, 1),
@@ -62,7 +62,8 @@ def find_model(manifest: Path) -> Path:
     return manifest.parent / "model"
 
 
-def _versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version()} | {
         package: importlib.metadata.version(package) for package in PACKAGES
     }

@@ -17,6 +17,7 @@ from scripts.common.errors import UserError
 from scripts.common.manifest import write_manifest
 from scripts.train.arguments import steps_between_samples
 from scripts.train.budget import Budget
+from scripts.train.finished import keep_finished
 from scripts.train.job import Job
 from scripts.train.measure import Meter, count_parameters, summarise_steps, write_steps
 from scripts.train.model import save_model
@@ -96,7 +97,7 @@ def save(trainer: Trainer, tokenizer: Any, job: Job, facts: dict[str, Any]) -> N
         inputs={"parent": job.parent, "train": job.train, "validation": job.validation},
         facts=facts,
     )
-    shutil.rmtree(job.checkpoints.parent, ignore_errors=True)
+    keep_finished(job)
 
 
 def check_processes(trainer: Trainer, job: Job) -> dict[str, Any]:

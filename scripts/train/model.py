@@ -11,9 +11,10 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from scripts.common.errors import UserError
-from scripts.common.files import hash_file, hash_json, read_json, write_json
+from scripts.common.files import read_json, write_json
 from scripts.common.manifest import find_model
 from scripts.train import varlen_attention
+from scripts.train.finished import hash_weights
 from scripts.train.job import Job
 
 PROBE_TOKENS = 128
@@ -188,7 +189,7 @@ def save_model(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
             f"{difference:.2%}, more than {tolerance:.2%}; the checkpoint is kept"
         )
     return {
-        "weights_sha256": hash_json({p.name: hash_file(p) for p in sorted(job.folder.glob("*.safetensors"))}),
+        "weights_sha256": hash_weights(job.folder),
         "reload_difference": difference,
     }
 

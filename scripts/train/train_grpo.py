@@ -6,6 +6,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from scripts.common.console import run_script
 from scripts.train.arguments import make_arguments
+from scripts.train.finished import take_finished
 from scripts.train.fit import fit, save
 from scripts.train.job import load_rows, parse_job
 from scripts.train.model import load_model, load_tokenizer, make_adapters
@@ -15,6 +16,8 @@ from scripts.train.rewards import make_rewards
 
 def main() -> None:
     job = parse_job(__doc__)
+    if take_finished(job):
+        return
     train, validation = load_rows(job, ["prompt", "answer"])
     tokenizer = load_tokenizer(job)
     arguments = make_arguments(GRPOConfig, job, tokenizer, validation is not None)

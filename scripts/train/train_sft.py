@@ -4,6 +4,7 @@ from trl import SFTConfig, SFTTrainer
 
 from scripts.common.console import run_script
 from scripts.train.arguments import make_arguments
+from scripts.train.finished import take_finished
 from scripts.train.fit import fit, save
 from scripts.train.job import load_rows, parse_job
 from scripts.train.model import check_packing, load_model, load_tokenizer, make_adapters
@@ -12,6 +13,8 @@ from scripts.train.proof import prove_template
 
 def main() -> None:
     job = parse_job(__doc__)
+    if take_finished(job):
+        return
     train, validation = load_rows(job, ["messages"])
     tokenizer = load_tokenizer(job)
     arguments = make_arguments(SFTConfig, job, tokenizer, validation is not None)

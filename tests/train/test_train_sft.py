@@ -44,9 +44,11 @@ def test_it_learns(finished: Path) -> None:
 
 def test_what_it_leaves_behind(finished: Path, tiny_model: Path) -> None:
     model = finished / "sft" / "model"
-    assert {path.name for path in (finished / "sft").iterdir()} == {"manifest.json", "model", "proof.json"}, (
-        "checkpoints have served"
-    )
+    assert {path.name for path in (finished / "sft").iterdir()} == {
+        *("checkpoints", "manifest.json", "model", "proof.json")
+    }
+    (kept,) = (finished / "sft" / "checkpoints").glob("*/*")
+    assert kept.name == "finished", "checkpoints have served"
     names = {path.name for path in model.iterdir()}
     assert {
         "config.json",
@@ -72,6 +74,53 @@ def test_the_manifest_tells_what_was_done(finished: Path) -> None:
     assert facts["parameters"] == facts["trainable_parameters"] > 10_000
     # "yes yes yes" and the end of the turn: 12 of some 50 tokens of a byte tokenizer.
     assert 0.2 < facts["trained_token_share"] < 0.35
+
+
+@pytest.fixture
+def undeclared(finished: Path, tmp_path: Path) -> Path:
+    """The finished run without what its job declares: what Snakemake leaves when the job ended badly after all."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "sft" / "manifest.json").unlink()
+    (tmp_path / "sft.parquet").unlink()
+    return tmp_path
+
+
+def test_what_was_trained_to_its_end_is_taken(
+    undeclared: Path, finished: Path, tiny_model: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_main("train.train_sft", undeclared, **sft_options(tiny_model, rows, SFT))
+    assert "was trained to its end before" in capsys.readouterr().err
+    for name in ("sft/manifest.json", "sft.parquet"):
+        assert (undeclared / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.parametrize("change", ["weights", "code", "validation", "stage"])
+def test_what_would_not_be_the_same_is_trained_again(
+    undeclared: Path,
+    tiny_model: Path,
+    rows: Path,
+    change: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def train(*_: Any) -> None:
+        raise UserError("it trains")
+
+    options = sft_options(tiny_model, rows, SFT)
+    monkeypatch.setattr("scripts.train.train_sft.fit", train)
+    match change:
+        case "weights":
+            (undeclared / "sft/model/model.safetensors").write_bytes(b"torn")
+        case "code":
+            (undeclared / "code.py").write_text("new")
+            monkeypatch.setattr("scripts.train.finished.CODE", undeclared)
+        case "validation":
+            options["validation"] = rows / "validation.parquet"
+        case "stage":
+            options = sft_options(tiny_model, rows, with_args(SFT, max_steps=2))
+    with pytest.raises(UserError, match="it trains"):
+        call_main("train.train_sft", undeclared, **options)
+    assert "was trained to its end before" not in capsys.readouterr().err
 
 
 def _wait_for_steps(log: Path, steps: int, process: subprocess.Popen[str]) -> None:
