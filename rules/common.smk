@@ -197,15 +197,16 @@ def refuse_second_head():
 
 
 def tell_failures():
-    """Name at the very end what failed since the start, with its last words: thousands of lines may lie between."""
+    """Name at the very end what failed since the start, with its last words: thousands of lines may lie between.
+
+    A single failure has just been told, unless it was SLURM that ended the job.
+    """
     if only_asks():
         return
-    failures = [
-        *find_failures(Path("logs", cfg.run.name), since=STARTED),
-        *find_kills(Path(".snakemake/slurm_logs"), since=STARTED),
-    ]
-    if failures:
-        print("\n".join(describe_failures(failures)), file=sys.stderr)
+    failures = list(find_failures(Path("logs", cfg.run.name), since=STARTED))
+    kills = list(find_kills(Path(".snakemake/slurm_logs"), since=STARTED))
+    if kills or len(failures) > 1:
+        print("\n".join(describe_failures(failures + kills)), file=sys.stderr)
 
 
 def asked_resources(wildcards):
