@@ -41,7 +41,7 @@ KNOBS: list[tuple[str, Any, set[str]]] = [
     ("datasets.pairs.test", 7, PAIRS),
     ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),
     ("benchmarks.chain_sum.shots", 1, SHOTS),
-    ("comparison.alpha", 0.01, REPORT | MODEL_CARDS | {"compare_models"}),
+    ("comparison.alpha", 0.01, REPORT | MODEL_CARDS | {"compare_models", "collect_results"}),
     ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | MODEL_CARDS | DATA | {"plot_training", "plot_scores"}),
     ("report.language", "zh", REPORT),
     ("run.seed", 8, SEED),
