@@ -91,7 +91,7 @@ def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path) -> J
         adapters = trained if stage.tuning != "full" else 0
         done = count_work(stage, rows, schedule, shape.cost(adapters)) if schedule else None
         pace = find_pace(stage, _device_of(config), shape.parameters, read_runs(work.parent, but=manifest))
-        batch = make_batch(stage, rows)
+        batch = make_batch(stage, rows, schedule)
         setup = Setup(config.resources.train.gpus > 0, config.model.dtype, processes, adapters)
         memory = estimate_memory(shape, stage, setup, batch) if batch else None
     hours = None

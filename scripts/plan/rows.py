@@ -75,14 +75,15 @@ def bound_lengths(rows: Rows, cut: int) -> Rows:
 
 
 def _measured(tokens: dict[str, Any]) -> Rows:
-    """Of the summary that the filters wrote: counted rows by bars of a histogram, of which the middles are taken."""
+    """Of the summary that the filters wrote: rows by bars of a histogram, each spread evenly over its lengths."""
     train, edges = tokens["splits"]["train"], tokens["edges"]
     lengths: Counter[int] = Counter()
     if train["counted"]:
         scale = train["rows"] / train["counted"]
-        middles = [(low + high - 1) // 2 for low, high in pairwise(edges)]
-        for middle, rows in zip(middles, train["counts"], strict=True):
-            lengths[middle] += round(rows * scale)
+        for (low, high), counted in zip(pairwise(edges), train["counts"], strict=True):
+            rows, width = round(counted * scale), high - low
+            for i in range(width):
+                lengths[low + i] += (i + 1) * rows // width - i * rows // width
     return Rows(
         train=train["rows"],
         validation=tokens["splits"]["validation"]["rows"],

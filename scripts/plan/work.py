@@ -1,11 +1,12 @@
 """What a stage computes: tokens, model FLOPs, and the batch that must fit the memory."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from scripts.common.config import FORM_BY_METHOD, Stage
 from scripts.common.flops import Cost
-from scripts.plan.memory import Batch
+from scripts.plan.memory import KEPT_SIZES, Batch
 from scripts.plan.rows import Rows
 from scripts.plan.steps import NO_LENGTH, Schedule, count_packed, max_length, setting
 
@@ -80,11 +81,12 @@ def count_seen(schedule: Schedule) -> int:
     return epochs * schedule.sequences + min(steps * schedule.effective_batch, schedule.sequences)
 
 
-def make_batch(stage: Stage, rows: Rows) -> Batch | None:
+def make_batch(stage: Stage, rows: Rows, schedule: Schedule | None) -> Batch | None:
     """The largest batch of one process; None when nobody knows how long a row may be."""
     per_device, cut = setting(stage, "per_device_train_batch_size"), max_length(stage)
+    batches = schedule.steps * setting(stage, "gradient_accumulation_steps") if schedule else KEPT_SIZES
     if stage.args.get("packing"):
-        return Batch(per_device * cut, cut, padded=False)
+        return Batch(per_device * cut, cut, padded=False, sizes=batches)
     longest = rows.longest or (cut if cut < NO_LENGTH else max(rows.lengths, default=None))
     if longest is None:
         return None
@@ -92,7 +94,21 @@ def make_batch(stage: Stage, rows: Rows) -> Batch | None:
         longest += setting(stage, "max_completion_length")
     length = min(longest, cut)
     sequences = per_device * count_sides(stage)
-    return Batch(sequences * length, length, padded=sequences > 1 and not stage.args.get("padding_free"))
+    padded = sequences > 1 and not stage.args.get("padding_free")
+    sizes = _count_sizes(rows.lengths, per_device, batches) if padded and stage.method != "grpo" else batches
+    return Batch(sequences * length, length, padded, sizes)
+
+
+def _count_sizes(lengths: Counter[int], per_batch: int, batches: float) -> float:
+    """Different lengths that padded batches are expected to have, each that of its longest row.
+
+    Of n rows drawn at random none is longer than l with F(l)^n; in m batches, what has p comes with 1 - (1 - p)^m.
+    """
+    total, upto, sizes = lengths.total(), 0, 0.0
+    for length in sorted(lengths):
+        below, upto = upto, upto + lengths[length]
+        sizes += 1 - (1 - (upto / total) ** per_batch + (below / total) ** per_batch) ** batches
+    return sizes
 
 
 def _count_evaluations(stage: Stage, rows: Rows, schedule: Schedule) -> int:

@@ -13,6 +13,7 @@ from scripts.common.console import say
 from scripts.common.files import hash_file, hash_json, read_json, write_json, written_whole
 from scripts.common.manifest import list_versions
 from scripts.train.job import Job
+from scripts.train.model import hash_weights
 
 CODE = Path(__file__).parents[1]
 
@@ -41,11 +42,6 @@ def keep_finished(job: Job) -> None:
     for path in (*job.checkpoints.parent.glob("*"), *job.checkpoints.glob("*")):
         if path not in (job.checkpoints, kept):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def hash_weights(folder: Path) -> str:
-    """A hash of the saved weights, by the names of their files."""
-    return hash_json({path.name: hash_file(path) for path in sorted(folder.glob("*.safetensors"))})
 
 
 def _folder(job: Job) -> Path:

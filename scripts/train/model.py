@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +12,9 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, write_json
+from scripts.common.files import hash_file, hash_json, read_json, write_json
 from scripts.common.manifest import find_model
 from scripts.train import varlen_attention
-from scripts.train.finished import hash_weights
 from scripts.train.job import Job
 
 PROBE_TOKENS = 128
@@ -192,6 +192,11 @@ def save_model(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
         "weights_sha256": hash_weights(job.folder),
         "reload_difference": difference,
     }
+
+
+def hash_weights(folder: Path) -> str:
+    """A hash of the saved weights, by the names of their files."""
+    return hash_json({path.name: hash_file(path) for path in sorted(folder.glob("*.safetensors"))})
 
 
 def compare_logits(given: torch.Tensor, expected: torch.Tensor) -> float:

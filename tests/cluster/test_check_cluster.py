@@ -1,6 +1,5 @@
 """What the cluster has against what the run asks for; the same on a real Slurm in tests/slurm."""
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +20,7 @@ from scripts.common.config import Config
 from scripts.common.errors import UserError
 from scripts.common.files import write_json
 from scripts.common.load_config import load_config
+from tests.cluster.conftest import Tool
 from tests.common.running import call_main
 from tests.workflow.running import read_recipe
 
@@ -40,20 +40,6 @@ def config(tmp_path: Path) -> Config:
     recipe["benchmarks"]["piqa"] = {"task": "piqa", "source": {"kind": "hub"}, "metric": "acc", "filter": "none"}
     recipe["run"]["cache"] = str(tmp_path / "cache")
     return load_config(recipe)
-
-
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of commands, first in the path."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
 
 
 def test_a_request_is_what_the_executor_submits() -> None:
@@ -109,8 +95,8 @@ def test_without_slurm_one_line_says_where_to_start(
         call_main("cluster.check_cluster", tmp_path, config=config.part(), requests={}, settings={}, work="work")
 
 
-def test_without_the_profile_one_line_says_so(tmp_path: Path, config: Config, tools: Path) -> None:
-    _write(tools / "sbatch", "exit 0")
+def test_without_the_profile_one_line_says_so(tmp_path: Path, config: Config, tool: Tool) -> None:
+    tool("sbatch", "exit 0")
     with pytest.raises(UserError, match="start this with `--profile slurm`"):
         call_main("cluster.check_cluster", tmp_path, config=config.part(), requests={}, settings={}, work="work")
 
@@ -119,8 +105,8 @@ def test_no_partition_is_told() -> None:
     assert check_partition("", 60).advice == "set slurm_partition in the profile"
 
 
-def test_an_unknown_partition_is_told_with_those_there_are(tools: Path) -> None:
-    _write(tools / "sinfo", 'case "$*" in *--partition*) ;; *) echo cpu; echo a100; echo cpu ;; esac')
+def test_an_unknown_partition_is_told_with_those_there_are(tool: Tool) -> None:
+    tool("sinfo", 'case "$*" in *--partition*) ;; *) echo cpu; echo a100; echo cpu ;; esac')
     assert check_partition("gpu", 60).advice == "set slurm_partition in the profile to one of: cpu, a100"
 
 
@@ -134,8 +120,8 @@ def test_an_unknown_partition_is_told_with_those_there_are(tools: Path) -> None:
         ("drain|infinite|0/4/0/4|gpu:h100:4", "no job can start there; ask the administrators"),
     ],
 )
-def test_a_partition_is_held_against_the_hours(tools: Path, row: str, advice: str) -> None:
-    _write(tools / "sinfo", f"echo '{row}'")
+def test_a_partition_is_held_against_the_hours(tool: Tool, row: str, advice: str) -> None:
+    tool("sinfo", f"echo '{row}'")
     assert check_partition("gpu", 1440).advice == advice
 
 
@@ -148,9 +134,9 @@ def test_time_limits_are_read(limit: str, minutes: float) -> None:
 
 @pytest.mark.parametrize(("seconds", "is_fine"), [(300, True), (60, False), (0, True)])
 def test_slurm_must_remember_ended_jobs_for_longer_than_the_longest_sleep(
-    tools: Path, seconds: int, is_fine: bool
+    tool: Tool, seconds: int, is_fine: bool
 ) -> None:
-    _write(tools / "scontrol", f"echo 'MinJobAge               = {seconds} sec'")
+    tool("scontrol", f"echo 'MinJobAge               = {seconds} sec'")
     assert (check_memory_of_jobs().advice == "") is is_fine
 
 
@@ -164,8 +150,8 @@ def test_slurm_must_remember_ended_jobs_for_longer_than_the_longest_sleep(
         ("something new", "see what SLURM says"),
     ],
 )
-def test_each_refusal_has_its_advice(tools: Path, said: str, advice: str) -> None:
-    _write(tools / "sbatch", f"echo 'sbatch: error: first line' >&2; echo 'allocation failure: {said}' >&2; exit 1")
+def test_each_refusal_has_its_advice(tool: Tool, said: str, advice: str) -> None:
+    tool("sbatch", f"echo 'sbatch: error: first line' >&2; echo 'allocation failure: {said}' >&2; exit 1")
     finding = check_request("train_sft", Request(ASKED, SETTINGS))
     assert finding.found.startswith("4 x h100, 24 h, 400 GB: ") and said in finding.found
     assert finding.advice.startswith(advice)
@@ -179,11 +165,11 @@ def test_fewer_gpus_than_asked_for_are_told() -> None:
 
 
 def test_a_job_that_waits_too_long_is_ended_and_counts_as_not_tried(
-    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _write(tools / "sbatch", "echo 'a word of welcome'; echo 77")
-    _write(tools / "squeue", "echo PENDING Priority")
-    _write(tools / "scancel", f"echo $* > {tmp_path}/cancelled")
+    tool("sbatch", "echo 'a word of welcome'; echo 77")
+    tool("squeue", "echo PENDING Priority")
+    tool("scancel", f"echo $* > {tmp_path}/cancelled")
     monkeypatch.setattr("scripts.cluster.node.WAIT", 1)
     (finding,) = check_node(Request(ASKED, SETTINGS), tmp_path / "work")
     assert (finding.found, finding.mark) == ("not tried: PENDING Priority after 1 s", "??")
@@ -191,12 +177,12 @@ def test_a_job_that_waits_too_long_is_ended_and_counts_as_not_tried(
 
 
 def test_a_job_that_dies_is_told_with_its_last_words(
-    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "work/probe.log"
-    _write(tools / "sbatch", f"echo 'python: not found' > {log}; echo 77")
-    _write(tools / "squeue", "exit 0")
-    _write(tools / "scancel", "exit 0")
+    tool("sbatch", f"echo 'python: not found' > {log}; echo 77")
+    tool("squeue", "exit 0")
+    tool("scancel", "exit 0")
     monkeypatch.setattr("scripts.cluster.node.LATENCY", 1)
     (finding,) = check_node(Request(ASKED, SETTINGS), tmp_path / "work")
     assert finding.found == "python: not found" and "compute nodes share" in finding.advice

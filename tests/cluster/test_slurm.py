@@ -1,14 +1,14 @@
 """Jobs that an earlier Snakemake left, as SLURM tells them; with a real one in tests/slurm."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from scripts.cluster.slurm import Job, find_jobs
 from scripts.common.errors import UserError
+from tests.cluster.conftest import Tool
 
-SQUEUE = """#!/bin/sh
+SQUEUE = """\
 echo "11|RUNNING|1:07|{here}|rule_train_sft_wildcards_sft"
 echo "12|PENDING|0:00|{here}|rule_run_benchmark_wildcards_base_gsm8k"
 echo "13|RUNNING|0:01|/elsewhere|a comment | of"
@@ -17,7 +17,7 @@ echo "14|RUNNING|0:09|{here}|rule_filter_dataset_wildcards_rows"
 echo "15|RUNNING|0:09|{here}|"
 """
 
-SCONTROL = """#!/bin/sh
+SCONTROL = """\
 case $3 in
   11) echo "snakemake --wait-for-files 'work/mine/models/base/manifest.json'" ;;
   12) echo "snakemake --wait-for-files 'work/other/models/base/manifest.json'" ;;
@@ -27,29 +27,15 @@ esac
 """
 
 
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of commands, first in the path."""
-    folder = tmp_path / "a folder"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o755)
-
-
-def test_jobs_of_this_run_in_this_folder(tmp_path: Path, tools: Path) -> None:
-    _write(tools / "squeue", SQUEUE.format(here=tmp_path))
-    _write(tools / "scontrol", SCONTROL)
+def test_jobs_of_this_run_in_this_folder(tmp_path: Path, tool: Tool) -> None:
+    tool("squeue", SQUEUE.format(here=tmp_path))
+    tool("scontrol", SCONTROL)
     assert find_jobs(tmp_path, "mine") == [
         Job("11", "RUNNING", "1:07", "train_sft_wildcards_sft"),
         Job("14", "RUNNING", "0:09", "filter_dataset_wildcards_rows"),  # which run's nobody can tell
     ]
     assert [job.number for job in find_jobs(tmp_path, "another")] == ["14"]
-    assert find_jobs(tools, "mine") == []
+    assert find_jobs(tmp_path / "a folder", "mine") == []
 
 
 def test_without_slurm_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +43,7 @@ def test_without_slurm_there_are_none(tmp_path: Path, monkeypatch: pytest.Monkey
     assert find_jobs(tmp_path, "mine") == []
 
 
-def test_a_slurm_that_does_not_answer_is_told(tmp_path: Path, tools: Path) -> None:
-    _write(tools / "squeue", "#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2\nexit 1\n")
+def test_a_slurm_that_does_not_answer_is_told(tmp_path: Path, tool: Tool) -> None:
+    tool("squeue", "echo 'squeue: error: Unable to contact slurm controller' >&2\nexit 1\n")
     with pytest.raises(UserError, match=r"^SLURM does not answer: Unable to contact slurm controller$"):
         find_jobs(tmp_path, "mine")

@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from trl.trainer.utils import add_fused_lm_head
 from scripts.common.files import read_json
 from scripts.common.manifest import find_model
 from scripts.plan.memory import BUCKET, Batch, Setup, estimate_memory, layer_bytes
+from scripts.plan.rows import Rows
 from scripts.plan.shape import read_shape
+from scripts.plan.steps import count_steps
+from scripts.plan.work import make_batch
 from tests.common.running import script_command, script_environment
 from tests.plan.stages import CONFIG, make_shape, make_stage, qwen3_4b
-from tests.train.stages import SFT, sft_options, with_args
+from tests.train.stages import SFT, chat, sft_options, with_args, write_rows
 
 ROWS, LENGTH = 2, 64
 
@@ -68,14 +72,14 @@ def test_what_a_layer_keeps_is_what_autograd_keeps(kind: str, tuning: str, mode:
     dtype = "float32" if mode == "float32" else "bfloat16"
     setup = Setup(on_gpu=mode != "float32", dtype=dtype, processes=1, adapters=1)
     # A mask grows with the square: from L to 2 L tokens by as much as 3 L would give each.
-    batch = Batch(ROWS * LENGTH, 3 * LENGTH, padded)
+    batch = Batch(ROWS * LENGTH, 3 * LENGTH, padded, sizes=1)
     assert layer_bytes(make_shape(**config), stage, setup, batch) == pytest.approx(counted, rel=0.03)
 
 
 def test_zero2_spreads_states_over_four() -> None:
     """Of 4.0 B weights, 2 bytes each on every GPU, and a quarter of 2 (gradients) and 12 (states): 22 GB."""
     shape = qwen3_4b()
-    batch = Batch(2_048, 2_048, False)
+    batch = Batch(2_048, 2_048, False, sizes=1)
     stage = make_stage(strategy="zero2", args={"gradient_accumulation_steps": 2})
     parts = estimate_memory(shape, stage, Setup(True, "bfloat16", 4, 0), batch)
     states = parts["weights"] + parts["gradients"] + parts["optimiser"] - 2 * 2 * BUCKET
@@ -88,7 +92,7 @@ def held(part: str, stage: dict[str, Any], processes: int = 1, dtype: str = "bfl
     section = make_stage(**stage | {"args": {"gradient_accumulation_steps": 2} | stage.get("args", {})})
     adapters = 0 if section.tuning == "full" else shape.parameters // 100
     setup = Setup(True, dtype, processes, adapters)
-    return estimate_memory(shape, section, setup, Batch(64, 64, False))[part] / shape.parameters
+    return estimate_memory(shape, section, setup, Batch(64, 64, False, sizes=1))[part] / shape.parameters
 
 
 HELD: list[tuple[str, dict[str, Any], int, float]] = [
@@ -130,11 +134,18 @@ def test_checkpointing_keeps_the_inputs_of_layers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [8, 24])
-def test_a_tiny_stage_takes_what_was_planned(tmp_path: Path, tiny_model: Path, rows: Path, batch: int) -> None:
-    """Within 15 %: most of it is what the libraries take."""
-    stage = with_args(SFT, max_steps=3, per_device_train_batch_size=batch)
-    script = script_command("train.train_sft", sft_options(tiny_model, rows, stage))
+@pytest.mark.parametrize(
+    ("batch", "spread", "steps"),
+    [pytest.param(8, 0, 3, id="small"), pytest.param(24, 0, 3, id="large"), pytest.param(1, 3, 24, id="of many sizes")],
+)
+def test_a_tiny_stage_takes_what_was_planned(
+    tmp_path: Path, tiny_model: Path, batch: int, spread: int, steps: int
+) -> None:
+    """Within 15 %: most of it is what the libraries take, and what they compile for each size of batch."""
+    write_rows(tmp_path / "messages.parquet", "messages", [chat(10 + i, "!" * spread * i) for i in range(24)])
+    write_rows(tmp_path / "no_messages.parquet", "messages", [])
+    stage = with_args(SFT, max_steps=steps, per_device_train_batch_size=batch)
+    script = script_command("train.train_sft", sft_options(tiny_model, tmp_path, stage))
     # Linux counts what the starter of a process held as that process' own peak: a shell holds little.
     command = ["sh", "-c", '"$@"; exit $?', "sh", *script]
     run = subprocess.run(command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, check=False)
@@ -142,8 +153,10 @@ def test_a_tiny_stage_takes_what_was_planned(tmp_path: Path, tiny_model: Path, r
     manifest = read_json(tmp_path / "sft" / "manifest.json")
     shape = read_shape(read_json(find_model(tiny_model) / "config.json"))
     assert shape is not None
-    length = 38  # of the longest row: its bytes, and four tokens of the template
-    planned = estimate_memory(
-        shape, make_stage(args=stage["args"]), Setup(False, "float32", 1, 0), Batch(batch * length, length, True)
-    )
-    assert sum(planned.values()) == pytest.approx(manifest["peak_memory_bytes"], rel=0.15)
+    lengths = [38 + spread * i for i in range(24)]  # bytes, and four tokens of the template
+    rows = Rows(24, 0, "measured", Counter(lengths), max(lengths), "measured")
+    section = make_stage(args=stage["args"])
+    planned_batch = make_batch(section, rows, count_steps("sft", section, 24, 1))
+    assert planned_batch is not None
+    planned = sum(estimate_memory(shape, section, Setup(False, "float32", 1, 0), planned_batch).values())
+    assert planned == pytest.approx(manifest["peak_memory_bytes"], rel=0.15)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class Head:
     cluster: Cluster
     folder: Path
     recipe: Path
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def command(self, *arguments: str) -> list[str]:
         """Its command line."""
@@ -77,7 +78,7 @@ class Head:
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start it in a session of its own; output and errors go to stdout."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*arguments),
             env=self.cluster.environment,
             stdout=subprocess.PIPE,
@@ -85,6 +86,8 @@ class Head:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def run(self, *arguments: str, seconds: float = 900) -> "subprocess.CompletedProcess[str]":
         """Run it to its end."""
@@ -108,7 +111,7 @@ MakeHead = Callable[[dict[str, Any]], Head]
 
 @pytest.fixture
 def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[MakeHead]:
-    """Make a head for a recipe; its jobs end with the test."""
+    """Make a head for a recipe; it and its jobs end with the test."""
     heads: list[Head] = []
 
     def make(recipe: dict[str, Any]) -> Head:
@@ -117,5 +120,8 @@ def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[MakeHead]:
 
     yield make
     for head in heads:
+        for process in head.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
         if jobs := head.jobs():
             cluster.ask("scancel", *jobs)

@@ -25,7 +25,7 @@ def long_stage(**train: Any) -> dict[str, Any]:
 def wait_for_checkpoint(head: Head) -> None:
     """Wait until the stage sft has a whole checkpoint."""
     kept = head.folder / "work/smoke/models/sft/checkpoints"
-    wait_for("a checkpoint", lambda: any(kept.glob("*/checkpoint-*/trainer_state.json")), seconds=240)
+    wait_for("a checkpoint", lambda: any(kept.glob("*/checkpoint-*/trainer_state.json")), seconds=600)
 
 
 def training_job(head: Head) -> str:

@@ -3,18 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from scripts.common.data_config import Form
-from scripts.data.schemas import SCHEMAS
 from tests.common.running import run_script
-from tests.train.stages import SFT, chat, sft_options
-
-
-def _write(path: Path, form: Form, rows: list[dict[str, Any]]) -> None:
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[form]), path)
+from tests.train.stages import SFT, chat, sft_options, write_rows
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +24,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "prompt": [row | {"answer": "yes"} for row in asked],
     }
     for form, given in rows.items():
-        _write(folder / f"{form}.parquet", form, given)
-        _write(folder / f"no_{form}.parquet", form, [])
-    _write(folder / "validation.parquet", "messages", [chat(i) for i in range(24, 28)])
+        write_rows(folder / f"{form}.parquet", form, given)
+        write_rows(folder / f"no_{form}.parquet", form, [])
+    write_rows(folder / "validation.parquet", "messages", [chat(i) for i in range(24, 28)])
     return folder
 
 

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scripts.common.config import Stage
+from scripts.common.data_config import Form
+from scripts.data.schemas import SCHEMAS
 from scripts.train.job import Job
 
 SFT: dict[str, Any] = {
@@ -28,10 +31,15 @@ DPO: dict[str, Any] = {
 }
 
 
-def chat(number: int) -> dict[str, Any]:
+def chat(number: int, more: str = "") -> dict[str, Any]:
     """A conversation whose answer is always the same."""
-    turns = [{"role": "user", "content": f"say {number}"}, {"role": "assistant", "content": "yes yes yes"}]
+    turns = [{"role": "user", "content": f"say {number}{more}"}, {"role": "assistant", "content": "yes yes yes"}]
     return {"source_index": number, "messages": turns, "answer": None}
+
+
+def write_rows(path: Path, form: Form, rows: list[dict[str, Any]]) -> None:
+    """Rows of a form as the data room writes them."""
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[form]), path)
 
 
 def with_args(stage: dict[str, Any], **args: Any) -> dict[str, Any]:
