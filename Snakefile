@@ -18,6 +18,10 @@ if not workflow.overwrite_configfiles:
     configfile: Path(workflow.basedir) / "config.yaml"
 
 
+# Only with `--sdm apptainer`: docs/cluster.md.
+container: str(Path(workflow.basedir) / "envs" / "posttrain.sif")
+
+
 include: "rules/common.smk"
 include: "rules/plan.smk"
 include: "rules/cluster.smk"

@@ -1,6 +1,7 @@
-# What the run takes, before anything is submitted. It reads what is there and asks for nothing, so it always runs.
+# What the run takes, before anything is submitted; and what its stages should take, before they train.
 
 
+# It reads what is there and asks for nothing, so it always runs.
 rule plan:
     log:
         "<logs>/plan.log",
@@ -15,3 +16,22 @@ rule plan:
     shell:
         "exec python -m scripts.plan.make_plan --config {params.config:q} --work {params.work}"
         " --results {params.results} --log {log}"
+
+
+rule forecast_training:
+    input:
+        base="<work>/models/base/manifest.json",
+        summaries=expand("<work>/datasets/{dataset}/summary.json", dataset=cfg.datasets),
+        manifests=expand("<work>/datasets/{dataset}/manifest.json", dataset=cfg.datasets),
+    output:
+        forecast="<results>/training/forecast.json",
+    log:
+        "<logs>/forecast_training.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        config=as_json(cfg.training_part()),
+    shell:
+        "exec python -m scripts.plan.forecast_training --config {params.config:q} --base {input.base}"
+        " --output {output.forecast} --log {log}"

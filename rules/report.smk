@@ -9,6 +9,7 @@ rule write_report:
         words=TEMPLATES / "words" / f"{cfg.report.language}.yaml",
         cards=expand("<results>/data/{dataset}.json", dataset=cfg.datasets),
         models=expand("<work>/models/{model}/manifest.json", model=cfg.models),
+        forecast=rules.forecast_training.output.forecast,
         logs=expand("<results>/training/{stage}.parquet", stage=cfg.models[1:]),
         scores=expand(
             "<results>/scores/{model}/{name}.json",
@@ -38,7 +39,7 @@ rule write_report:
     shell:
         "exec python -m scripts.report.write_report --config {params.config:q} --run {params.run} --seed {params.seed}"
         " --alpha {params.alpha} --template {input.template:q} --words {input.words:q} --cards {input.cards}"
-        " --models {input.models} --logs {input.logs} --scores {input.scores}"
+        " --models {input.models} --forecast {input.forecast} --logs {input.logs} --scores {input.scores}"
         " --items {input.by_item} --comparison {input.comparison} --abilities {input.abilities} --figures {input.figures} --output {output.report}"
         " --log {log}"
 

@@ -31,7 +31,7 @@ TARGETS = ("all", *QUESTIONS, "check_data", "data", "models", "benchmarks", "plo
 
 RULES = (
     *("download_model", "download_dataset", "download_benchmark", "sample_rejections"),
-    *("inspect_rows", "filter_dataset", "describe_dataset"),
+    *("inspect_rows", "filter_dataset", "describe_dataset", "forecast_training"),
     *(
         "check_stage",
         "train_sft",
@@ -487,6 +487,19 @@ class Config(Section):
     def judged(self) -> dict[str, str]:
         """The score that a judge gives, by its name, and the benchmark whose answers it judges."""
         return {f"{self.judge.benchmark}_judged": self.judge.benchmark} if self.judge else {}
+
+    def training_part(self) -> dict[str, Any]:
+        """What decides on the work of the stages, and on their pace and memory, as plain JSON types."""
+        return self.model_dump(
+            mode="json",
+            by_alias=True,
+            include={"run", "model", "datasets", "stages", "resources", "plan"},
+            exclude={
+                "datasets": {"__all__": {"expected"}},
+                "stages": {"__all__": {"time_limit", "over_time"}},
+                "resources": {"train": {"memory_gb", "hours"}, "evaluate": True},
+            },
+        )
 
     @property
     def comparisons(self) -> list[tuple[str, str]]:

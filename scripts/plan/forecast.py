@@ -35,7 +35,7 @@ def make_forecast(config: Config, work: Path, results: Path) -> Json:
         UserError: a stage has arguments that cannot be counted with, or too few rows.
     """
     shape, found = find_shape(config.model.source, work / "models" / "base" / "manifest.json", Path(config.run.cache))
-    stages = [_plan_stage(config, name, shape, work) for name in config.lineage()]
+    stages = forecast_stages(config, shape, work)
     benchmarks = [_plan_benchmark(config, name, work, results) for name in config.benchmarks]
     return {
         "run": config.run.name,
@@ -52,6 +52,11 @@ def make_forecast(config: Config, work: Path, results: Path) -> Json:
             for key in ("gpu_hours", "energy_kwh", "money")
         },
     }
+
+
+def forecast_stages(config: Config, shape: Shape | None, work: Path) -> list[Json]:
+    """The stages of the plan, parents before children."""
+    return [_plan_stage(config, name, shape, work) for name in config.lineage()]
 
 
 def describe_device(config: Config) -> str:

@@ -52,6 +52,7 @@ class Tables:
     Args:
         cards: card of each data set: its source's manifest, its funnel and its summary.
         models: manifest of each model, base first and parents before children.
+        forecast: what each stage was planned to take, in the order of the models.
         logs: training log of each stage, in the order of the models.
         scores: score of each model on each benchmark.
         comparisons: rows of the comparison table.
@@ -60,6 +61,7 @@ class Tables:
 
     cards: list[Json]
     models: list[Json]
+    forecast: list[Json]
     logs: list[list[Json]]
     scores: list[Json]
     comparisons: list[Json]

@@ -2,13 +2,16 @@
 
 from scripts.report.contents import Json, Tables, describe_memory
 from scripts.report.markdown import Cells, Markdown, cut_middle, make_table
-from scripts.report.words import DASH, Words, count, duration, loss, percent
+from scripts.report.words import DASH, Words, count, duration, gigabytes, loss, magnitude, percent
 
 USAGE = (
     *("processes", "strategy", "attention", "effective_batch", "seconds_per_epoch", "trained_tokens"),
     *("mfu", "energy"),
 )
 """Columns of the table of what stages ran with."""
+
+FORECAST = ("steps", "trained_tokens", "trained_parameters", "memory", "time")
+"""Columns of the table of what was planned."""
 
 
 def stage_table(tables: Tables, words: Words) -> Markdown:
@@ -66,6 +69,33 @@ def usage_table(stages: list[Json], words: Words) -> Markdown:
         )
     header = [words(name) for name in ("stage_column", *USAGE)]
     return make_table(header, rows, "lrllrrrrr", words("usage_caption"))
+
+
+def forecast_table(tables: Tables, words: Words) -> Markdown:
+    """Table of what each stage was planned to take against what it took: `planned / used`."""
+    rows: list[Cells] = []
+    for planned, stage in zip(tables.forecast, tables.stages, strict=True):
+        facts = stage["facts"]
+        memory = stage["peak_gpu_memory_bytes"] or stage["peak_memory_bytes"]
+        bound = "≤ " if planned["work_is"] == "at most" else ""
+        hours = planned["hours"]
+        rows.append(
+            [
+                stage["name"],
+                against(count(planned["steps"]), count(facts["steps"])),
+                against(bound + count(planned["tokens"]), count(facts["tokens"])),
+                against(magnitude(planned["parameters_trained"]), magnitude(facts["trainable_parameters"])),
+                against(gigabytes(planned["memory_bytes"]), gigabytes(memory)),
+                against(DASH if hours is None else bound + duration(3600 * hours), duration(facts["train_seconds"])),
+            ]
+        )
+    header = [words(name) for name in ("stage_column", *FORECAST)]
+    return make_table(header, rows, "lrrrrr", words("forecast_caption"))
+
+
+def against(planned: str, used: str) -> Markdown:
+    """`planned / used`; both are Markdown."""
+    return Markdown(f"{planned} / {used}")
 
 
 def proof_table(stages: list[Json], words: Words) -> Markdown:

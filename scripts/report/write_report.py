@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--words", type=Path, required=True, help="words in the report's language, YAML")
     parser.add_argument("--cards", type=Path, nargs="*", default=[], help="card of each data set, JSON")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="manifest of each model, base first")
+    parser.add_argument("--forecast", type=Path, required=True, help="what each stage was planned to take, JSON")
     parser.add_argument("--logs", type=Path, nargs="*", default=[], help="training log of each stage, in their order")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="score of each model and benchmark")
     parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in their order")
@@ -40,6 +41,7 @@ def main() -> None:
     tables = Tables(
         cards=[read_json(path) for path in options.cards],
         models=[read_json(path) for path in options.models],
+        forecast=read_json(options.forecast),
         logs=[pq.read_table(path).to_pylist() for path in options.logs],
         scores=[read_json(path) for path in options.scores],
         comparisons=read_json(options.comparison),
@@ -117,6 +119,7 @@ def render(
         overlap_table=contents.overlap_table(tables.cards, words) if tables.cards else None,
         stage_table=training.stage_table(tables, words) if tables.stages else None,
         usage_table=training.usage_table(tables.stages, words),
+        forecast_table=training.forecast_table(tables, words),
         proof_table=training.proof_table(tables.stages, words),
         training_notes=training.training_notes(tables.stages, words),
         score_tables=contents.score_tables(tables, words),

@@ -184,6 +184,13 @@ def make_others(metric: str) -> list[Json]:
     ]
 
 
+def make_forecast(name: str, hours: float | None) -> Json:
+    """What a stage was planned to take."""
+    numbers = {"tokens": 12_345.6, "steps": 300, "epochs": 1.5, "parameters_trained": 820_992, "flops": 1e12}
+    sure = {"work_is": "measured" if hours is None else "at most", "pace": "unknown"}
+    return {"name": name, "memory_bytes": 1.25e9, "hours": hours} | numbers | sure
+
+
 def make_abilities(models: Sequence[str] = MODELS) -> list[Json]:
     """The mean of two benchmarks, better from model to model."""
     grades = ("weak", "good", "strong")
@@ -257,6 +264,7 @@ def make_tables() -> Json:
             make_card("pairs", {"origin": "model sft on sums", "sha256": "ef" * 32}, "preference"),
         ],
         "models": [make_base(), make_stage("sft", "sft", "base", "sums"), make_stage("dpo", "dpo", "sft", "pairs")],
+        "forecast": [make_forecast("sft", hours=None), make_forecast("dpo", hours=0.25)],
         "logs": [make_log("sft"), make_log("dpo")],
         "scores": [
             make_score(model, name, metric, shares[model][place])
@@ -289,12 +297,11 @@ def write_tables(folder: Path, tables: Json, items: dict[str, list[Json]]) -> di
     rows = {path: items[score["model"]] for path, score in zip(item_paths, tables["scores"], strict=True)}
     for path, lines in rows.items():
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    comparison, abilities = folder / "comparison.json", folder / "abilities.json"
-    comparison.write_text(json.dumps(tables["comparisons"]), encoding="utf-8")
-    abilities.write_text(json.dumps(tables["abilities"]), encoding="utf-8")
+    single = {"comparison": "comparisons", "abilities": "abilities", "forecast": "forecast"}
+    for option, name in single.items():
+        (folder / f"{option}.json").write_text(json.dumps(tables[name]), encoding="utf-8")
+        options[f"--{option}"] = [str(folder / f"{option}.json")]
     return options | {
         "--logs": list(map(str, logs)),
         "--items": list(map(str, item_paths)),
-        "--comparison": [str(comparison)],
-        "--abilities": [str(abilities)],
     }

@@ -119,11 +119,16 @@ def test_models_with_different_items_are_refused(write: Write) -> None:
 def test_run_without_stages_has_no_training_and_no_verdict(write: Write) -> None:
     tables = make_tables()
     scores = [score for score in tables["scores"] if score["model"] == "base"]
-    report = write(
-        {"cards": [], "models": tables["models"][:1], "logs": [], "scores": scores, "comparisons": [], "abilities": []}
-    )
+    empty: Json = {name: [] for name in ("cards", "forecast", "logs", "comparisons", "abilities")}
+    report = write(empty | {"models": tables["models"][:1], "scores": scores})
     assert "There is nothing to compare" in report
     assert "figures/training.svg" not in report and "McNemar" not in report and "# Data" not in report
+
+
+def test_what_was_planned_stands_beside_what_was_used(write: Write) -> None:
+    report = plain(write(make_tables()))
+    assert "| sft | 300 / 20 | 12,346 / 16,000 | 821.0 K / 134.5 M | 1.2 GB / 1.4 GB | – / 2 min 0 s |" in report
+    assert "| ≤ 15 min 0 s / " in report and "≤ 12,346 / " in report, "what is a bound is marked as one"
 
 
 def test_where_data_sets_come_from_and_what_they_are_like(write: Write) -> None:

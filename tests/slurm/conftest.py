@@ -1,20 +1,20 @@
 """One Slurm for all tests of this room, and heads that submit to it."""
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.slurm.cluster import Cluster, tell_what_is_missing
-from tests.workflow.running import REPOSITORY, write_recipe
+from tests.slurm.head import Head
+from tests.slurm.stages import NEEDED, long_stage
+from tests.workflow.running import write_recipe
 
 
 @contextmanager
@@ -61,52 +61,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line("\n".join(lines))
 
 
-@dataclass
-class Head:
-    """Snakemake with the cluster's profile, in a folder of its own."""
-
-    cluster: Cluster
-    folder: Path
-    recipe: Path
-    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
-
-    def command(self, *arguments: str) -> list[str]:
-        """Its command line."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-        command += ["--profile", str(REPOSITORY / "profiles" / "slurm"), "--directory", str(self.folder)]
-        return [*command, *arguments, "--configfile", str(self.recipe)]  # which takes all words that follow
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start it in a session of its own; output and errors go to stdout."""
-        process = subprocess.Popen(
-            self.command(*arguments),
-            env=self.cluster.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.started.append(process)
-        return process
-
-    def run(self, *arguments: str, seconds: float = 900) -> "subprocess.CompletedProcess[str]":
-        """Run it to its end."""
-        process = self.start(*arguments)
-        try:
-            output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            pytest.fail(f"the head did not end in {seconds} s:\n{output[-5000:]}")
-        return subprocess.CompletedProcess(process.args, process.returncode, output)
-
-    def jobs(self) -> list[str]:
-        """Numbers of the jobs in the queue that were submitted from this folder."""
-        lines = self.cluster.ask("squeue", "-h", "-o", "%i %Z").splitlines()
-        return [number for number, folder in (line.split(" ", 1) for line in lines) if folder == str(self.folder)]
-
-
 MakeHead = Callable[[dict[str, Any]], Head]
+StageHead = Callable[..., Head]
+
+
+@pytest.fixture(scope="session")
+def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all is done that the long stage needs, for copies of it."""
+    folder = tmp_path_factory.mktemp("prepared")
+    run = Head(cluster, folder, write_recipe(folder, long_stage())).run(*NEEDED)
+    assert run.returncode == 0, run.stdout[-5000:]
+    return folder
 
 
 @pytest.fixture
@@ -125,3 +90,14 @@ def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[MakeHead]:
                 os.killpg(process.pid, signal.SIGKILL)
         if jobs := head.jobs():
             cluster.ask("scancel", *jobs)
+
+
+@pytest.fixture
+def stage_head(make_head: MakeHead, prepared: Path, tmp_path: Path) -> StageHead:
+    """Make a head for the long stage, with these resources, in a folder that is prepared."""
+
+    def make(**train: Any) -> Head:
+        shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+        return make_head(long_stage(**train))
+
+    return make

@@ -6,8 +6,13 @@ from typing import Any
 
 from scripts.common.files import read_json
 from tests.slurm.cluster import wait_for
-from tests.slurm.conftest import Head
+from tests.slurm.head import Head
 from tests.workflow.running import read_recipe
+
+NEEDED = tuple(
+    f"work/smoke/{made}" for made in ("datasets/sums/train.parquet", "models/base/manifest.json", "stages/sft.json")
+)
+"""What training of the stage sft waits for."""
 
 
 def smoke(**resources: Any) -> dict[str, Any]:

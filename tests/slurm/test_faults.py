@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, wait_for
-from tests.slurm.conftest import Head, MakeHead
+from tests.slurm.conftest import StageHead
+from tests.slurm.head import Head
 from tests.slurm.stages import end_well, hash_of_weights, long_stage, training_job, wait_for_checkpoint
 from tests.workflow.running import write_recipe
 
@@ -22,9 +23,10 @@ RecordProperty = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="session")
-def unbroken(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+def unbroken(cluster: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Weights of the long stage when nothing disturbs it."""
     folder = tmp_path_factory.mktemp("unbroken")
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
     head = Head(cluster, folder, write_recipe(folder, long_stage()))
     run = head.run("sft")
     assert run.returncode == 0, run.stdout[-5000:]
@@ -47,16 +49,16 @@ def break_stage(head: Head, fault: str, hurt: Callable[[], object], record_prope
     record_property("measured", f"{fault}: {lost} steps lost, {seconds:.0f} s until training went on")
 
 
-def test_a_stage_beyond_its_time_limit_goes_on(make_head: MakeHead, unbroken: str) -> None:
-    head = make_head(long_stage(hours=1 / 60))
+def test_a_stage_beyond_its_time_limit_goes_on(stage_head: StageHead, unbroken: str) -> None:
+    head = stage_head(hours=1 / 60)
     # How many allocations it takes depends on what else this machine does.
     output = end_well(head.start("sft", "--retries", "9"), seconds=1200)
     assert "going on from checkpoint-" in output and "Trying to restart job" in output
     assert hash_of_weights(head) == unbroken
 
 
-def test_a_requeued_stage_goes_on(make_head: MakeHead, unbroken: str, record_property: RecordProperty) -> None:
-    head = make_head(long_stage())
+def test_a_requeued_stage_goes_on(stage_head: StageHead, unbroken: str, record_property: RecordProperty) -> None:
+    head = stage_head()
     process = head.start("sft")
     wait_for_checkpoint(head)
     break_stage(head, "requeue", lambda: head.cluster.ask("scontrol", "requeue", training_job(head)), record_property)
@@ -65,14 +67,14 @@ def test_a_requeued_stage_goes_on(make_head: MakeHead, unbroken: str, record_pro
 
 
 def test_a_stage_goes_on_when_its_node_has_died(
-    make_head: MakeHead, cluster: Cluster, unbroken: str, record_property: RecordProperty
+    stage_head: StageHead, cluster: Cluster, unbroken: str, record_property: RecordProperty
 ) -> None:
     def kill_node() -> None:
         cluster.kill_node("gpu1")
         wait_for("a dead node", lambda: "down" in cluster.ask("sinfo", "-h", "-o", "%t"), seconds=120)
         cluster.start_node("gpu1")
 
-    head = make_head(long_stage())
+    head = stage_head()
     process = head.start("sft")
     wait_for_checkpoint(head)
     break_stage(head, "death of the node, up again once it is told down", kill_node, record_property)
@@ -80,8 +82,8 @@ def test_a_stage_goes_on_when_its_node_has_died(
     assert hash_of_weights(head) == unbroken
 
 
-def test_a_cancelled_stage_is_tried_again(make_head: MakeHead, unbroken: str, record_property: RecordProperty) -> None:
-    head = make_head(long_stage())
+def test_a_cancelled_stage_goes_on(stage_head: StageHead, unbroken: str, record_property: RecordProperty) -> None:
+    head = stage_head()
     process = head.start("sft")
     wait_for_checkpoint(head)
     break_stage(head, "scancel", lambda: head.cluster.ask("scancel", training_job(head)), record_property)
@@ -90,8 +92,8 @@ def test_a_cancelled_stage_is_tried_again(make_head: MakeHead, unbroken: str, re
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "terminal closed"])
-def test_a_new_head_goes_on_after_the_first(make_head: MakeHead, unbroken: str, number: signal.Signals) -> None:
-    head = make_head(long_stage())
+def test_a_new_head_goes_on_after_the_first(stage_head: StageHead, unbroken: str, number: signal.Signals) -> None:
+    head = stage_head()
     first = head.start("sft")
     wait_for_checkpoint(head)
     job = training_job(head)
@@ -107,11 +109,11 @@ def test_a_new_head_goes_on_after_the_first(make_head: MakeHead, unbroken: str, 
     assert hash_of_weights(head) == unbroken
 
 
-def test_a_full_disk(make_head: MakeHead, tmp_path: Path, unbroken: str) -> None:
+def test_a_full_disk(stage_head: StageHead, tmp_path: Path, unbroken: str) -> None:
     (work := tmp_path / "work").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", work], check=True)
     try:
-        head = make_head(long_stage())
+        head = stage_head()
         process = head.start("sft")
         wait_for_checkpoint(head)
         ballast = work / "ballast"

@@ -14,8 +14,9 @@ import pytest
 
 from scripts.common.files import read_json
 from tests.slurm.cluster import Cluster, wait_for
-from tests.slurm.conftest import Head, MakeHead
-from tests.slurm.stages import end_well, long_stage, smoke, training_job, wait_for_checkpoint
+from tests.slurm.conftest import MakeHead, StageHead
+from tests.slurm.head import Head
+from tests.slurm.stages import end_well, smoke, training_job, wait_for_checkpoint
 from tests.workflow.running import write_recipe
 
 pytestmark = pytest.mark.slurm
@@ -83,8 +84,8 @@ def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
         assert words in line
 
 
-def test_status_names_the_job_at_work(make_head: MakeHead) -> None:
-    head = make_head(long_stage())
+def test_status_names_the_job_at_work(stage_head: StageHead) -> None:
+    head = stage_head()
     process = head.start("sft")
     wait_for_checkpoint(head)
     told = head.run("status", "--nolock", "--quiet", "all")

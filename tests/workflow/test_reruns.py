@@ -26,7 +26,8 @@ def _answers(model: str) -> set[str]:
     return {f"generate_responses {model} sums", f"score_responses {model} sums", "write_examples"}
 
 
-DPO = COMPARISON | _scores("dpo") | {"train_dpo dpo", "score_preferences dpo pairs", "plot_training"}
+TRAINING = {"plot_training", "forecast_training"}
+DPO = COMPARISON | TRAINING | _scores("dpo") | {"train_dpo dpo", "score_preferences dpo pairs"}
 DATA = {"plot_funnel", "plot_lengths", *(f"describe_dataset {name}" for name in ("sums", "more_sums", "pairs"))}
 PAIRS = DPO | DATA | {"score_preferences base pairs", "score_preferences sft pairs", "filter_dataset pairs"}
 SFT = PAIRS | _scores("sft") | {"train_sft sft", "sample_rejections pairs", "inspect_rows pairs 0"}
@@ -47,7 +48,7 @@ KNOBS: list[tuple[str, Any, set[str]]] = [
     ("run.seed", 8, SEED),
     ("stages.dpo.time_limit", 5, set()),
     ("datasets.sums.expected", {"rows": 5}, set()),
-    ("plan", {"gpu": "H100"}, set()),
+    ("plan", {"gpu": "H100"}, REPORT | {"forecast_training"}),
     ("resources.train.memory_gb", 9, set()),
     ("resources.train.hours", 2, set()),
 ]
