@@ -44,11 +44,12 @@ test: $(VENV)/.development ## all tests but the longest
 test-long: $(VENV)/.development ## the longest tests: killed stages of every method, a stage beyond its time
 	@$(BIN)/python -m pytest -m long
 
+# `make test-slurm ONLY=smoke_recipe` runs those whose names have it.
 test-slurm: $(VENV)/.development ## the pipeline on a real Slurm on this machine, through every fault; needs root, and Debian
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  echo "==> installing Slurm"; apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM) > /dev/null || true; fi
-	@$(BIN)/python -m pytest -m slurm
+	@$(BIN)/python -m pytest -m slurm -rs $(if $(ONLY),-k $(ONLY))
 
 bench-data: $(VENV)/.runtime ## measure the data room on a million rows; half an hour, 6 GB of disk
 	@$(BIN)/python -m benchmarks_cpu.bench_data

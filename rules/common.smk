@@ -6,6 +6,8 @@ import time
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
+from snakemake.iocontainers import Wildcards
+
 from scripts.cluster.failures import describe_failures, find_failures, find_kills
 from scripts.cluster.slurm import find_jobs
 from scripts.common.config import QUESTIONS
@@ -150,6 +152,24 @@ def compute(kind):
     return f"env {OFFLINE} {QUIET} OMP_NUM_THREADS={cpus(kind)}{hidden}"
 
 
+def benchmark_resources():
+    """Resources of a job that scores a model on a benchmark: those of an evaluation, for each of its processes."""
+    alone = job_resources("evaluate")
+    shared = {key: alone[key] for key in ("mem_mb", "cpus_per_task", "gpu") if key in alone}
+    return alone | {key: for_each_process(value) for key, value in shared.items()}
+
+
+def for_each_process(value):
+    """So much for each process that shares the questions of a benchmark."""
+    return lambda wildcards: value * cfg.benchmarks[wildcards.benchmark].processes
+
+
+def benchmark_launcher(benchmark):
+    """How a benchmark is started: by itself, or as processes that share its questions."""
+    processes = cfg.benchmarks[benchmark].processes
+    return "python -m" if processes == 1 else f"torchrun --standalone --nproc-per-node {processes} -m --"
+
+
 def launcher():
     """How a training script is started: by itself, or as several processes by torchrun, on each machine once."""
     wanted = cfg.resources.train
@@ -215,11 +235,15 @@ def asked_resources(wildcards):
     submitted = [
         one
         for one in workflow.rules
-        if not workflow.is_local(one) and (one.name in methods or not one.name.startswith("train_"))
+        if not workflow.is_local(one)
+        and (one.name in methods or not one.name.startswith("train_"))
+        and (cfg.benchmarks or one.name != "run_benchmark")
     ]
     # The times of a stage are no request to SLURM, and hang on which stage it is.
     own = {"time_limit", "over_time"}
-    asked = {one.name: one.expand_resources({}, [], 1, skip_evaluation=own) for one in submitted}
+    largest = max(cfg.benchmarks, key=lambda name: cfg.benchmarks[name].processes, default="")
+    job = Wildcards(fromdict={"benchmark": largest})
+    asked = {one.name: one.expand_resources(job, [], 1, skip_evaluation=own) for one in submitted}
     return json.dumps(
         {
             name: {key: value for key, value in resources.items() if key not in own and isinstance(value, (int, str))}

@@ -14,18 +14,19 @@ rule run_benchmark:
     priority: lambda wildcards: cfg.benchmarks[wildcards.benchmark].cost
     conda:
         "../envs/posttrain.yaml"
-    threads: cfg.resources.evaluate.cpus
+    threads: for_each_process(cfg.resources.evaluate.cpus)
     resources:
-        **job_resources("evaluate"),
+        **benchmark_resources(),
     params:
         compute=compute("evaluate"),
+        launcher=lambda wildcards: benchmark_launcher(wildcards.benchmark),
         config=lambda wildcards: as_json(cfg.benchmarks[wildcards.benchmark].identity()),
         dtype=cfg.model.dtype,
         seed=cfg.run.seed,
         cpus=cpus("evaluate"),
         tasks=str(OWN_TASKS),
     shell:
-        "exec {params.compute} python -m scripts.evaluate.run_benchmark"
+        "exec {params.compute} {params.launcher} scripts.evaluate.run_benchmark"
         " --name {wildcards.benchmark} --config {params.config:q} --dtype {params.dtype} --seed {params.seed}"
         " --cpus {params.cpus} --tasks {params.tasks:q} --model {input.model} --model-name {wildcards.model}"
         " --benchmark {input.benchmark} --scores {output.scores} --items {output.by_item} --log {log}"

@@ -279,6 +279,12 @@ class Benchmark(Section):
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens; null for the task's own.")
     chat_template: bool = Field(True, description="Ask through the chat template; false sends the bare prompt.")
     batch_size: int = Field(16, ge=1, description="Items in one forward pass.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share the questions of a job. Each has the cores, memory and GPUs of "
+        "`resources.evaluate` for itself.",
+    )
     also: list[str] = Field(
         [],
         description="Further metrics to report beside it, as `metric` or `metric/filter`; they are not compared.",
@@ -391,7 +397,7 @@ class Resources(Section):
 
 
 class Plan(Section):
-    """What `snakemake plan` reckons with. Nothing else reads it, so a change runs nothing again."""
+    """What `snakemake plan` and the report's table of what was planned reckon with; a change trains nothing again."""
 
     gpu: str | None = Field(
         None,

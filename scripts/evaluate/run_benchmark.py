@@ -8,6 +8,7 @@ from typing import Any
 
 import lm_eval
 import numpy as np
+import torch.distributed
 from lm_eval.models.huggingface import HFLM
 from pydantic import TypeAdapter
 
@@ -74,11 +75,16 @@ def main() -> None:
         device=device,
         batch_size=benchmark.batch_size,
     )
+    share_questions(model)
     model.progress = Progress(f"run_benchmark {options.model_name} {options.name}", 0, "prompts")
     results = evaluate(model, benchmark, options.tasks, options.benchmark, options.seed)
+    if model.world_size > 1:
+        torch.distributed.destroy_process_group()
+    if results is None:
+        return
     items = read_items(results["samples"], benchmark, options.name)
 
-    unused = {"source", "batch_size", "unsafe_code", "also", "ability", "margin", "cost"}
+    unused = {"source", "batch_size", "processes", "unsafe_code", "also", "ability", "margin", "cost"}
     protocol = benchmark.model_dump(exclude=unused) | {
         "chat_template_sha256": hash_json(model.tokenizer.chat_template) if benchmark.chat_template else None,
         "task_versions": results["versions"],
@@ -108,11 +114,20 @@ def main() -> None:
     say(f"run_benchmark {options.model_name} {options.name}: {benchmark.metric} {score:.3f} of {len(items)} items")
 
 
-def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path, seed: int) -> dict[str, Any]:
-    """What lm-eval returns for this benchmark, run in the benchmark's mirror of the hub."""
+def share_questions(model: HFLM) -> None:
+    """Where torchrun started several processes, let each take its share; lm-eval does so itself on GPUs alone."""
+    if accelerator := getattr(model, "accelerator", None):
+        model._rank, model._world_size = accelerator.process_index, accelerator.num_processes
+
+
+def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path, seed: int) -> dict[str, Any] | None:
+    """What lm-eval returns for this benchmark, run in the benchmark's mirror of the hub.
+
+    Of processes that share the questions, the first gets it, and the others None.
+    """
     own_tasks = own_tasks.resolve()
     with enter_mirror(manifest.parent / "mirror", benchmark.unsafe_code):
-        results = lm_eval.simple_evaluate(
+        results: dict[str, Any] | None = lm_eval.simple_evaluate(
             model=model,
             tasks=[benchmark.task],
             task_manager=make_manager(benchmark.task, own_tasks),
@@ -128,7 +143,7 @@ def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path,
             fewshot_random_seed=seed,
             confirm_run_unsafe_code=True,  # our metric of that name runs it in a sandbox
         )
-    return dict(results)
+    return results
 
 
 def hash_tasks(configs: dict[str, dict[str, Any]]) -> str:
@@ -211,7 +226,8 @@ def choose_samples(
         require(wanted, {sample["filter"] for sample in rows}, f"{where}.filter: task {task} has no filter")
         of_task = [(task, sample) for sample in rows if sample["filter"] == wanted]
         require(metric, set(of_task[0][1]["metrics"]), f"{where}.metric: task {task} has no metric")
-        chosen += of_task
+        # Processes that share the questions take them in turn.
+        chosen += sorted(of_task, key=lambda sampled: int(sampled[1]["doc_id"]))
     return chosen
 
 

@@ -218,7 +218,8 @@ def _plan_benchmark(config: Config, name: str, work: Path, results: Path) -> Jso
         hours, source = sum(taken) / len(taken) * models, f"measured on {len(taken)} of {models} models"
     elif generated and on_gpu:
         batches = -(-generated // section.batch_size)
-        hours, source = batches * seconds_a_token() / 3600 * models, "at most; time of a token assumed"
+        hours = batches * seconds_a_token() / 3600 * models / section.processes
+        source = "at most; time of a token assumed"
     else:
         hours, source = None, "unknown"
     return {
@@ -228,7 +229,7 @@ def _plan_benchmark(config: Config, name: str, work: Path, results: Path) -> Jso
         "models": models,
         "hours": hours,
         "hours_are": source,
-        **(_cost_of(config, hours, 1) if on_gpu else _cost_of(config, None, 0)),
+        **(_cost_of(config, hours, section.processes) if on_gpu else _cost_of(config, None, 0)),
         "used_hours": sum(taken) if taken else None,
     }
 

@@ -1,5 +1,8 @@
 """lm-eval's own scores, item by item, and the same twice."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json, read_json_lines
 from scripts.common.manifest import find_model, write_manifest
 from scripts.evaluate.run_benchmark import choose_samples, evaluate, read_items, read_share
-from tests.common.running import OWN_TASKS, call_main, run_script
+from tests.common.running import OWN_TASKS, call_main, run_script, script_command, script_environment
 
 ARC = {"task": "arc_easy", "metric": "acc_norm", "shots": 2, "chat_template": False, "batch_size": 4}
 
@@ -67,11 +70,49 @@ def test_a_stock_task_twice_and_by_lm_eval_itself(
     assert [item["score"] for item in items] == [theirs[i] for i in range(12)]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["chosen", "written"])
+def test_processes_that_share_the_questions_find_the_same(
+    tmp_path: Path, tiny_model: Path, arc: Path, task: str
+) -> None:
+    """Of eleven questions one process has six and the other five."""
+    written = {"task": "traps", "metric": "rule_points", "max_new_tokens": 4}
+    config = (ARC if task == "chosen" else written) | {"limit": 11, "batch_size": 1}
+    if task == "written":
+        arc = tmp_path / "traps" / "manifest.json"
+        source = {"task": "traps", "source": {"kind": "own"}, "unsafe_code": False}
+        made = {"questions": tmp_path / "traps" / "questions.jsonl", "manifest": arc}
+        call_main("data.download_benchmark", tmp_path, name="traps", config=source, tasks=OWN_TASKS, **made)
+    alone = _options(tiny_model, arc, config, "alone")
+    run = run_script("evaluate.run_benchmark", tmp_path, log="alone.log", **alone)
+    assert run.returncode == 0, run.stderr
+    together = _options(tiny_model, arc, config | {"processes": 2}, "together") | {"log": "together.log"}
+    module, *arguments = script_command("evaluate.run_benchmark", together)[2:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    run = subprocess.run(
+        [*torchrun, module, *arguments],
+        cwd=tmp_path,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    log = (tmp_path / "together.log").read_text()
+    assert run.returncode == 0, run.stderr + log
+    first, second = ((tmp_path / f"{name}.items.jsonl").read_bytes() for name in ("alone", "together"))
+    assert first == second and len(first.splitlines()) == 11
+    scores = [read_json(tmp_path / f"{name}.json") for name in ("alone", "together")]
+    assert scores[0]["score"] == scores[1]["score"] and scores[0]["protocol"] == scores[1]["protocol"]
+    assert len(re.findall("^run_benchmark base together: ", run.stderr, re.MULTILINE)) == 1, "told by one of them"
+
+
 def test_wrong_metric_and_filter_and_the_right_ones(tmp_path: Path, tiny_model: Path, arc: Path) -> None:
     here = Path.cwd()
     model = HFLM(pretrained=str(find_model(tiny_model)), dtype="float32", device="cpu", batch_size=4)
     benchmark = Benchmark.model_validate(ARC | {"limit": 2})
-    samples = evaluate(model, benchmark, OWN_TASKS, arc, 3)["samples"]
+    found = evaluate(model, benchmark, OWN_TASKS, arc, 3)
+    assert found is not None
+    samples = found["samples"]
     assert Path.cwd() == here, "it works in the mirror, and comes back"
     items = read_items(samples, benchmark, "mine")
     assert len(items) == 2
