@@ -2,6 +2,7 @@
 
 import copy
 import subprocess
+from contextlib import suppress
 from typing import Any
 
 from scripts.common.files import read_json
@@ -45,6 +46,14 @@ def end_well(process: "subprocess.Popen[str]", seconds: float = 900) -> str:
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output[-5000:]
     return output
+
+
+def read_log(head: Head) -> str:
+    """What the stage sft said in its last attempt; nothing while Snakemake has removed that of the one before."""
+    log = head.folder / "logs/smoke/train_sft/sft.log"
+    with suppress(FileNotFoundError):
+        return log.read_text()
+    return ""
 
 
 def hash_of_weights(head: Head) -> str:

@@ -14,7 +14,7 @@ import pytest
 from tests.slurm.cluster import Cluster, wait_for
 from tests.slurm.conftest import StageHead
 from tests.slurm.head import Head
-from tests.slurm.stages import end_well, hash_of_weights, long_stage, training_job, wait_for_checkpoint
+from tests.slurm.stages import end_well, hash_of_weights, long_stage, read_log, training_job, wait_for_checkpoint
 from tests.workflow.running import write_recipe
 
 pytestmark = pytest.mark.slurm
@@ -38,13 +38,12 @@ def break_stage(head: Head, fault: str, hurt: Callable[[], object], record_prope
 
     Lost steps are those between the last that the log told of, every five seconds, and the one that it went on from.
     """
-    log = head.folder / "logs/smoke/train_sft/sft.log"
-    told = [int(step) for step in re.findall(r": (\d+)/\d+ steps", log.read_text())]
+    told = [int(step) for step in re.findall(r": (\d+)/\d+ steps", read_log(head))]
     began = time.monotonic()
     hurt()
     went_on = re.compile(r"going on from checkpoint-(\d+)")
-    wait_for("the stage to go on", lambda: bool(went_on.search(log.read_text())), seconds=600)
-    (step,) = went_on.findall(log.read_text())
+    wait_for("the stage to go on", lambda: bool(went_on.search(read_log(head))), seconds=600)
+    (step,) = went_on.findall(read_log(head))
     lost, seconds = max(0, max(told, default=0) - int(step)), time.monotonic() - began
     record_property("measured", f"{fault}: {lost} steps lost, {seconds:.0f} s until training went on")
 
@@ -126,7 +125,7 @@ def test_a_full_disk(stage_head: StageHead, tmp_path: Path, unbroken: str) -> No
         ]
         ballast.unlink()
         end_well(head.start("sft"))
-        assert "going on from checkpoint-" in (tmp_path / "logs/smoke/train_sft/sft.log").read_text()
+        assert "going on from checkpoint-" in read_log(head)
         assert hash_of_weights(head) == unbroken
     finally:
         subprocess.run(["umount", "--lazy", work], check=True)
