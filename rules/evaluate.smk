@@ -163,6 +163,28 @@ rule compare_models:
         " --log {log}"
 
 
+rule compare_seeds:
+    input:
+        scores=rules.compare_models.input.scores,
+        by_item=rules.compare_models.input.by_item,
+    output:
+        comparison="<results>/seed_comparison.json",
+        manifest="<results>/seed_comparison.manifest.json",
+    log:
+        "<logs>/compare_seeds.log",
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        alpha=cfg.comparison.alpha,
+        seed=cfg.run.seed,
+        comparisons=json.dumps(cfg.seed_comparisons),
+    shell:
+        "exec python -m scripts.evaluate.compare_seeds --alpha {params.alpha} --seed {params.seed}"
+        " --comparisons {params.comparisons:q} --scores {input.scores} --output {output.comparison}"
+        " --manifest {output.manifest} --log {log}"
+
+
 rule grade_abilities:
     input:
         scores=expand("<results>/scores/{model}/{benchmark}.json", model=cfg.models, benchmark=cfg.abilities),
@@ -192,6 +214,7 @@ rule collect_results:
             dataset=cfg.held_out_conversations,
         ),
         comparison=rules.compare_models.output.comparison,
+        seed_comparison=rules.compare_seeds.output.comparison,
         abilities=rules.grade_abilities.output.abilities,
     output:
         results="<results>/results.json",
@@ -205,7 +228,7 @@ rule collect_results:
     shell:
         "exec python -m scripts.evaluate.collect_results --run {params.run} --models {input.models}"
         " --logs {input.logs} --scores {input.scores} --answers {input.answers} --comparison {input.comparison}"
-        " --abilities {input.abilities} --output {output.results} --log {log}"
+        " --seed-comparison {input.seed_comparison} --abilities {input.abilities} --output {output.results} --log {log}"
 
 
 rule check_benchmarks:

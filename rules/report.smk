@@ -22,6 +22,7 @@ rule write_report:
             model=cfg.models,
         ),
         comparison="<results>/comparison.json",
+        seed_comparison="<results>/seed_comparison.json",
         abilities="<results>/abilities.json",
         figures=expand("<results>/figures/{figure}.svg", figure=FIGURES),
     output:
@@ -40,7 +41,8 @@ rule write_report:
         "exec python -m scripts.report.write_report --config {params.config:q} --run {params.run} --seed {params.seed}"
         " --alpha {params.alpha} --template {input.template:q} --words {input.words:q} --cards {input.cards}"
         " --models {input.models} --forecast {input.forecast} --logs {input.logs} --scores {input.scores}"
-        " --items {input.by_item} --comparison {input.comparison} --abilities {input.abilities} --figures {input.figures} --output {output.report}"
+        " --items {input.by_item} --comparison {input.comparison} --seed-comparison {input.seed_comparison}"
+        " --abilities {input.abilities} --figures {input.figures} --output {output.report}"
         " --log {log}"
 
 

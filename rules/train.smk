@@ -52,7 +52,7 @@ rule train_sft:
     params:
         compute=compute("train"),
         config=lambda wildcards: as_json(cfg.stages[wildcards.stage].identity()),
-        seed=cfg.run.seed,
+        seed=lambda wildcards: cfg.seed_of(wildcards.stage),
         dtype=cfg.model.dtype,
         cpus=cpus("train"),
         processes=cfg.resources.train.processes,

@@ -4,6 +4,7 @@ It imports neither torch nor transformers, so a dry run stays fast.
 The descriptions below are what `docs/configuration.md` and `schemas/config.schema.json` are made of.
 """
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -45,6 +46,7 @@ RULES = (
         "generate_responses",
         "score_responses",
         "compare_models",
+        "compare_seeds",
         "grade_abilities",
         "collect_results",
     ),
@@ -231,6 +233,12 @@ class Stage(Section):
     args: Arguments = Field(
         {}, description="Fields of TRL's config of the method (`SFTConfig`, `DPOConfig`, ...), such as `learning_rate`."
     )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="Seed of the training; null for the run's. Stages that differ in their seeds alone are taken for "
+        "one that was trained several times, and compared over items and seeds.",
+    )
     time_limit: float | None = Field(
         None, gt=0, description="Hours for all attempts at the stage together; null for no limit of its own."
     )
@@ -255,8 +263,8 @@ class Stage(Section):
         return bool(self.args.get("packing") or self.args.get("padding_free"))
 
     def identity(self) -> dict[str, Any]:
-        """What makes the trained model what it is: without its time, and without settings that it does not use."""
-        unused = {"time_limit", "over_time"}
+        """What makes the trained model what it is, beside its seed: without its time, and settings that it ignores."""
+        unused = {"time_limit", "over_time", "seed"}  # the seed is handed over by itself
         unused |= {"lora"} if self.tuning == "full" else set()
         unused |= set() if self.method == "grpo" else {"rewards"}
         return {key: value for key, value in self.part().items() if key not in unused}
@@ -451,6 +459,40 @@ class Config(Section):
         """From `base` to the stage, each model's parent before it."""
         parent = self.stages[stage].parent
         return [*(self.ancestry(parent) if parent != BASE else [BASE]), stage]
+
+    def seed_of(self, stage: str) -> int:
+        """Seed that a stage trains with."""
+        seed = self.stages[stage].seed
+        return self.run.seed if seed is None else seed
+
+    @property
+    def first_of_twins(self) -> dict[str, str]:
+        """Of each model the first that differs from it in seeds alone, its own or those of what it started from."""
+        first = {BASE: BASE}
+        known: dict[str, str] = {}
+        for name in self.lineage():
+            stage = self.stages[name]
+            trained = json.dumps(stage.identity() | {"from": first[stage.parent]}, sort_keys=True)
+            first[name] = known.setdefault(trained, name)
+        return first
+
+    @property
+    def seed_comparisons(self) -> list[dict[str, Any]]:
+        """Stages trained with several seeds, by the first of them, each against its parent and against base.
+
+        `pairs` are the pairs (baseline, model) of all seeds, `baseline` is the first of the baselines.
+        """
+        first = self.first_of_twins
+        return [
+            {
+                "baseline": baseline,
+                "stage": stage,
+                "pairs": [(BASE if baseline == BASE else self.stages[m].parent, m) for m in models],
+            }
+            for baseline, stage in self.comparisons
+            for models in [[name for name in self.lineage() if first[name] == stage]]
+            if len(models) > 1
+        ]
 
     def form(self, dataset: str) -> Form:
         """The kind of rows that a data set must have: by the stage that trains on it, else by its format."""

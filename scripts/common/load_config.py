@@ -26,7 +26,7 @@ def load_config(raw: Mapping[str, Any], origin: str = "config") -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise UserError("\n".join(_explain(problem, origin) for problem in error.errors())) from None
-    problems = list(_find_broken_references(config)) or list(_find_circle(config))
+    problems = list(_find_broken_references(config)) or list(_find_circle(config)) or list(_find_copies(config))
     if problems:
         raise UserError("\n".join(f"{origin}: {problem}" for problem in problems))
     return config
@@ -161,6 +161,16 @@ def _broken_formats(config: Config, name: str) -> Iterator[str]:
 def _unless_known(where: str, what: str, name: str, known: list[str]) -> Iterator[str]:
     if name not in known:
         yield f"{where}: unknown {what} '{name}'{nearest(name, known)}"
+
+
+def _find_copies(config: Config) -> Iterator[str]:
+    """Stages that would train the very same model."""
+    seen: dict[tuple[str, str, int], str] = {}
+    for name, first in config.first_of_twins.items():
+        if name != BASE:
+            other = seen.setdefault((first, config.stages[name].parent, config.seed_of(name)), name)
+            if other != name:
+                yield f"stages.{name}: the same as stages.{other}, seed and all; give one of them another `seed`"
 
 
 def _find_circle(config: Config) -> Iterator[str]:

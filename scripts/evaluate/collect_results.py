@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="scores of all models")
     parser.add_argument("--answers", type=Path, nargs="*", default=[], help="items of scores on held-out answers")
     parser.add_argument("--comparison", type=Path, required=True, help="the comparison of the models")
+    parser.add_argument("--seed-comparison", type=Path, required=True, help="the comparison over seeds")
     parser.add_argument("--abilities", type=Path, required=True, help="the models' abilities")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
@@ -43,7 +44,11 @@ def main() -> None:
         if by_item in options.answers:
             shown = ("prompt", "target", "answer", "score")
             model["samples"][benchmark] = [{k: item[k] for k in shown} for item in read_json_lines(by_item)[:SAMPLES]]
-    found = {"comparisons": read_json(options.comparison), "abilities": read_json(options.abilities)}
+    found = {
+        "comparisons": read_json(options.comparison),
+        "seed_comparisons": read_json(options.seed_comparison),
+        "abilities": read_json(options.abilities),
+    }
     write_json(options.output, {"run": options.run, "models": models} | found)
     say(f"collect_results: {options.output}")
 

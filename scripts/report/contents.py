@@ -56,6 +56,7 @@ class Tables:
         logs: training log of each stage, in the order of the models.
         scores: score of each model on each benchmark.
         comparisons: rows of the comparison table.
+        seed_comparisons: rows of the comparison of stages that were trained with several seeds.
         abilities: mean score of each model by ability.
     """
 
@@ -65,6 +66,7 @@ class Tables:
     logs: list[list[Json]]
     scores: list[Json]
     comparisons: list[Json]
+    seed_comparisons: list[Json]
     abilities: list[Json]
 
     @property

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from scripts.report.contents import MODELS_A_TABLE, Tables, describe_score
+from scripts.report.contents import MODELS_A_TABLE, VERDICTS, Tables, confidence, describe_score
 from scripts.report.markdown import Cells, Markdown, make_table
-from scripts.report.words import DASH, Words, count, loss
+from scripts.report.words import DASH, Words, count, loss, p_value, percent, signed_points
 
 Json = dict[str, Any]
 
@@ -32,6 +32,28 @@ def ability_tables(abilities: list[Json], names: list[str], words: Words) -> lis
 def describe_ability(row: Json, words: Words) -> Markdown:
     """A mean score in percent with its interval and its grade."""
     return Markdown(f"{describe_score(row)} {words.either('grade', row['grade'])}")
+
+
+def seed_table(rows: list[Json], alpha: float, words: Words) -> Markdown:
+    """Table of the stages that were trained with several seeds: mean difference, and how much a seed changes."""
+    cells: list[Cells] = [
+        [
+            row["benchmark"],
+            words("comparison_value", model=row["stage"], baseline=row["baseline"]),
+            count(row["seeds"]),
+            count(row["n"]),
+            Markdown(
+                f"{signed_points(row['difference'])} [{signed_points(row['ci_low'])}, {signed_points(row['ci_high'])}]"
+            ),
+            percent(row["seed_deviation"]),
+            p_value(row["p_adjusted"]),
+            words(f"short_{VERDICTS[row['verdict']]}"),
+        ]
+        for row in rows
+    ]
+    header = [words("benchmark"), words("comparison"), words("seeds"), "n", words("difference")]
+    header += [words("seed_deviation"), words("adjusted_p"), words("verdict")]
+    return make_table(header, cells, "llrrrrrl", words("seeds_caption", confidence=confidence(alpha)))
 
 
 def other_tables(tables: Tables, words: Words) -> list[Markdown]:

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="score of each model and benchmark")
     parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in their order")
     parser.add_argument("--comparison", type=Path, required=True, help="comparison.json")
+    parser.add_argument("--seed-comparison", type=Path, required=True, help="seed_comparison.json")
     parser.add_argument("--abilities", type=Path, required=True, help="abilities.json")
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="figures, found by their names")
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
@@ -45,6 +46,7 @@ def main() -> None:
         logs=[pq.read_table(path).to_pylist() for path in options.logs],
         scores=[read_json(path) for path in options.scores],
         comparisons=read_json(options.comparison),
+        seed_comparisons=read_json(options.seed_comparison),
         abilities=read_json(options.abilities),
     )
     figures = {path.stem: os.path.relpath(path, options.output.parent) for path in options.figures}
@@ -126,6 +128,7 @@ def render(
         ability_tables=evaluation.ability_tables(tables.abilities, tables.model_names, words),
         other_tables=evaluation.other_tables(tables, words),
         comparison_table=contents.comparison_table(tables.comparisons, alpha, words) if tables.comparisons else "",
+        seed_table=evaluation.seed_table(tables.seed_comparisons, alpha, words) if tables.seed_comparisons else None,
         sampled=sampled,
         samples=contents.sample_tables(items, sampled, config.examples, words) if sampled else [],
         provenance_table=contents.provenance_table(tables, words),

@@ -219,6 +219,34 @@ def test_lineage_and_comparisons() -> None:
     assert [config.form(name) for name in ("sums", "pairs")] == ["messages", "preference"]
 
 
+def with_seeds(**seeds: int) -> dict[str, Any]:
+    """The smoke recipe with sft and dpo trained once more, with other seeds."""
+    raw = copy.deepcopy(SMOKE)
+    sft, dpo = raw["stages"]["sft"], raw["stages"]["dpo"]
+    raw["stages"] |= {"sft_b": copy.deepcopy(sft), "dpo_b": copy.deepcopy(dpo) | {"from": "sft_b"}}
+    for name, seed in seeds.items():
+        raw["stages"][name]["seed"] = seed
+    return raw
+
+
+def test_stages_that_differ_in_seeds_alone_are_compared_together() -> None:
+    config = load_config(with_seeds(sft_b=8))
+    assert [config.seed_of(name) for name in ("sft", "sft_b", "dpo_b")] == [7, 8, 7]
+    assert config.seed_comparisons == [
+        {"baseline": "base", "stage": "sft", "pairs": [("base", "sft"), ("base", "sft_b")]},
+        {"baseline": "sft", "stage": "dpo", "pairs": [("sft", "dpo"), ("sft_b", "dpo_b")]},
+        {"baseline": "base", "stage": "dpo", "pairs": [("base", "dpo"), ("base", "dpo_b")]},
+    ]
+    other = with_seeds(sft_b=8)
+    other["stages"]["sft_b"]["args"]["learning_rate"] = 0.5
+    assert load_config(other).seed_comparisons == []
+
+
+def test_a_copy_of_a_stage_is_refused() -> None:
+    with pytest.raises(UserError, match=r"stages\.sft_b: the same as stages\.sft, seed and all"):
+        load_config(with_seeds(dpo_b=9))
+
+
 def test_a_dry_run_loads_no_heavy_library() -> None:
     """Snakemake reads the configuration once a job: importing torch there would cost seconds each time."""
     code = (

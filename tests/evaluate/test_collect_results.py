@@ -29,6 +29,7 @@ def test_training_scores_and_answers_of_all_models(tmp_path: Path) -> None:
             answers += [path.with_suffix(".items.jsonl")] if written else []
     write_steps(tmp_path / "sft.parquet", STEPS)
     write_json(tmp_path / "comparison.json", [{"benchmark": "sums", "verdict": "improved"}])
+    write_json(tmp_path / "seeds.json", [{"benchmark": "sums", "seeds": 3}])
     write_json(tmp_path / "abilities.json", {"mathematics": {}})
     call_main(
         "evaluate.collect_results",
@@ -39,6 +40,7 @@ def test_training_scores_and_answers_of_all_models(tmp_path: Path) -> None:
         scores=scores,
         answers=answers,
         comparison="comparison.json",
+        seed_comparison="seeds.json",
         abilities="abilities.json",
         output="results.json",
     )
@@ -63,6 +65,7 @@ def test_training_scores_and_answers_of_all_models(tmp_path: Path) -> None:
         "others": [],
     }
     assert results["comparisons"] == [{"benchmark": "sums", "verdict": "improved"}]
+    assert results["seed_comparisons"] == [{"benchmark": "sums", "seeds": 3}]
     assert results["abilities"] == {"mathematics": {}}
     assert list(sft["samples"]) == ["talk"], "only what a model wrote itself"
     assert [sample["prompt"] for sample in sft["samples"]["talk"]] == ["0?", "1?", "2?"]

@@ -278,6 +278,7 @@ def make_tables() -> Json:
             for baseline, model in outcomes
             for place, (name, _) in enumerate(benchmarks)
         ],
+        "seed_comparisons": [],
         "abilities": make_abilities(),
     }
 
@@ -297,7 +298,8 @@ def write_tables(folder: Path, tables: Json, items: dict[str, list[Json]]) -> di
     rows = {path: items[score["model"]] for path, score in zip(item_paths, tables["scores"], strict=True)}
     for path, lines in rows.items():
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    single = {"comparison": "comparisons", "abilities": "abilities", "forecast": "forecast"}
+    single = {"comparison": "comparisons", "seed-comparison": "seed_comparisons"}
+    single |= {name: name for name in ("abilities", "forecast")}
     for option, name in single.items():
         (folder / f"{option}.json").write_text(json.dumps(tables[name]), encoding="utf-8")
         options[f"--{option}"] = [str(folder / f"{option}.json")]

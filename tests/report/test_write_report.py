@@ -119,7 +119,7 @@ def test_models_with_different_items_are_refused(write: Write) -> None:
 def test_run_without_stages_has_no_training_and_no_verdict(write: Write) -> None:
     tables = make_tables()
     scores = [score for score in tables["scores"] if score["model"] == "base"]
-    empty: Json = {name: [] for name in ("cards", "forecast", "logs", "comparisons", "abilities")}
+    empty: Json = {name: [] for name in ("cards", "forecast", "logs", "comparisons", "seed_comparisons", "abilities")}
     report = write(empty | {"models": tables["models"][:1], "scores": scores})
     assert "There is nothing to compare" in report
     assert "figures/training.svg" not in report and "McNemar" not in report and "# Data" not in report
@@ -129,6 +129,16 @@ def test_what_was_planned_stands_beside_what_was_used(write: Write) -> None:
     report = plain(write(make_tables()))
     assert "| sft | 300 / 20 | 12,346 / 16,000 | 821.0 K / 134.5 M | 1.2 GB / 1.4 GB | – / 2 min 0 s |" in report
     assert "| ≤ 15 min 0 s / " in report and "≤ 12,346 / " in report, "what is a bound is marked as one"
+
+
+def test_several_seeds_are_told_with_what_lies_between_them(write: Write) -> None:
+    row = {"benchmark": "sums", "metric": "acc", "baseline": "base", "stage": "sft", "n": 200, "seeds": 3}
+    row |= {"differences": [0.2, 0.3, 0.25], "difference": 0.25, "seed_deviation": 0.05, "ci_low": 0.1, "ci_high": 0.4}
+    row |= {"p_value": 0.004, "p_adjusted": 0.004, "verdict": "improved"}
+    report = plain(write(make_tables() | {"seed_comparisons": [row]}))
+    assert "| sums | sft against base | 3 | 200 | +25.0 [+10.0, +40.0] | 5.0 | 0.004 | improved |" in report
+    assert "one stage trained several times" in report and "trained once, with one seed" not in report
+    assert "trained once, with one seed" in plain(write(make_tables()))
 
 
 def test_where_data_sets_come_from_and_what_they_are_like(write: Write) -> None:

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.slow
 
 REPORT = {"write_report", "build_pdf", "all"}
 MODEL_CARDS = {"write_model_card sft", "write_model_card dpo"}
-COMPARISON = REPORT | MODEL_CARDS | {"compare_models", "plot_scores", "grade_abilities", "collect_results"}
+COMPARISON = (
+    REPORT | MODEL_CARDS | {"compare_models", "compare_seeds", "plot_scores", "grade_abilities", "collect_results"}
+)
 
 
 def _scores(model: str) -> set[str]:
@@ -42,7 +44,7 @@ KNOBS: list[tuple[str, Any, set[str]]] = [
     ("datasets.pairs.test", 7, PAIRS),
     ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),
     ("benchmarks.chain_sum.shots", 1, SHOTS),
-    ("comparison.alpha", 0.01, REPORT | MODEL_CARDS | {"compare_models", "collect_results"}),
+    ("comparison.alpha", 0.01, REPORT | MODEL_CARDS | {"compare_models", "compare_seeds", "collect_results"}),
     ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | MODEL_CARDS | DATA | {"plot_training", "plot_scores"}),
     ("report.language", "zh", REPORT),
     ("run.seed", 8, SEED),
