@@ -9,6 +9,7 @@
 # A recipe is a whole run and takes the place of config.yaml.
 from pathlib import Path
 
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -18,8 +19,9 @@ if not workflow.overwrite_configfiles:
     configfile: Path(workflow.basedir) / "config.yaml"
 
 
-# Only with `--sdm apptainer`: docs/cluster.md.
-container: str(Path(workflow.basedir) / "envs" / "posttrain.sif")
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+
+    container: str(Path(workflow.basedir) / "envs" / "posttrain.sif")
 
 
 include: "rules/common.smk"

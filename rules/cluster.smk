@@ -8,6 +8,8 @@ rule status:
     localrule: True
     conda:
         "../envs/posttrain.yaml"
+    container:
+        None
     params:
         config=json.dumps(cfg.part(), ensure_ascii=False),
         work=f"work/{cfg.run.name}",
@@ -25,6 +27,8 @@ rule check_cluster:
     localrule: True
     conda:
         "../envs/posttrain.yaml"
+    container:
+        None
     params:
         config=json.dumps(cfg.part(), ensure_ascii=False),
         requests=asked_resources,

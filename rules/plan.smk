@@ -1,4 +1,4 @@
-# What the run takes, before anything is submitted; and what its stages should take, before they train.
+# What the run takes, before anything is submitted; and what its stages should take, once all rows are counted.
 
 
 # It reads what is there and asks for nothing, so it always runs.
@@ -27,6 +27,7 @@ rule forecast_training:
         forecast="<results>/training/forecast.json",
     log:
         "<logs>/forecast_training.log",
+    priority: 60  # before what it foretells, where the rows are there
     localrule: True
     conda:
         "../envs/posttrain.yaml"

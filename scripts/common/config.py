@@ -472,7 +472,8 @@ class Config(Section):
         known: dict[str, str] = {}
         for name in self.lineage():
             stage = self.stages[name]
-            trained = json.dumps(stage.identity() | {"from": first[stage.parent]}, sort_keys=True)
+            limits = {"time_limit": stage.time_limit, "over_time": stage.over_time}  # they may cut the schedule
+            trained = json.dumps(stage.identity() | limits | {"from": first[stage.parent]}, sort_keys=True)
             first[name] = known.setdefault(trained, name)
         return first
 
@@ -480,7 +481,8 @@ class Config(Section):
     def seed_comparisons(self) -> list[dict[str, Any]]:
         """Stages trained with several seeds, by the first of them, each against its parent and against base.
 
-        `pairs` are the pairs (baseline, model) of all seeds, `baseline` is the first of the baselines.
+        `pairs` are the pairs (baseline, model) of all seeds, `baseline` is the first of the baselines. Left out are
+        stages of which some, but not all, share a parent: they are neither one draw a seed nor all of one parent.
         """
         first = self.first_of_twins
         return [
@@ -491,7 +493,7 @@ class Config(Section):
             }
             for baseline, stage in self.comparisons
             for models in [[name for name in self.lineage() if first[name] == stage]]
-            if len(models) > 1
+            if len(models) > 1 and len({self.stages[name].parent for name in models}) in (1, len(models))
         ]
 
     def form(self, dataset: str) -> Form:

@@ -32,13 +32,13 @@ def main() -> None:
 
     wanted = {model for comparison in options.comparisons for pair in comparison["pairs"] for model in pair}
     read = [(score, path) for path in options.scores for score in [read_json(path)] if score["model"] in wanted]
-    items = {(score["model"], score["benchmark"]): read_items(path) for score, path in read}
+    scores = {(score["model"], score["benchmark"]): score | {"items": read_items(path)} for score, path in read}
     metrics = {score["benchmark"]: score["metric"] for score, _ in read}
     rows = []
     for benchmark, metric in metrics.items():
         for comparison in options.comparisons:
             told = {"benchmark": benchmark, "metric": metric, **comparison}
-            pairs = [(items[old, benchmark], items[new, benchmark]) for old, new in comparison["pairs"]]
+            pairs = [(scores[old, benchmark], scores[new, benchmark]) for old, new in comparison["pairs"]]
             rows.append(told | compare(pairs, options.alpha, options.seed))
     for row, adjusted in zip(rows, adjust_holm([row["p_value"] for row in rows]), strict=True):
         row["p_adjusted"] = adjusted
@@ -55,19 +55,24 @@ def main() -> None:
     )
 
 
-def compare(pairs: list[tuple[dict[str, float], dict[str, float]]], alpha: float, seed: int) -> dict[str, Any]:
+def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]], alpha: float, seed: int) -> dict[str, Any]:
     """One row, without what depends on the other rows.
 
     Args:
-        pairs: for each seed the items of the model before and after, scores by key.
+        pairs: for each seed the scores of the model before and after, with their items by key.
 
     Raises:
-        UserError: models were scored on different items.
+        UserError: models were scored on different items, or not under the same protocol.
     """
-    keys = list(pairs[0][0])
-    if any(items.keys() != pairs[0][0].keys() for pair in pairs for items in pair):
-        raise UserError("models of several seeds were scored on different items; run them all again")
-    differences = np.array([[after[key] - before[key] for before, after in pairs] for key in keys])
+    first = pairs[0][0]
+    for score in (score for pair in pairs for score in pair):
+        where = f"{score['model']} and {first['model']} on {score['benchmark']}"
+        if score["protocol"] != first["protocol"]:
+            raise UserError(f"{where}: scored under different protocols; run both again")
+        if score["items"].keys() != first["items"].keys():
+            raise UserError(f"{where}: scored on different items; run both again")
+    keys = list(first["items"])
+    differences = np.array([[after["items"][key] - before["items"][key] for before, after in pairs] for key in keys])
     p_value, low, high = crossed_test(differences, alpha, seed)
     return {
         "n": len(keys),
@@ -85,8 +90,8 @@ def crossed_test(differences: Values, alpha: float, seed: int) -> tuple[float, f
     """Whether the mean difference is 0 over other items and other seeds than these.
 
     Student's margins of error of the n means of items and of the k means of seeds are joined as the sides of a right
-    angle, as Newcombe joins those of two proportions; the p value is the smallest alpha whose interval leaves out 0.
-    Two seeds say little: their quantile is 12.7 at 5%. In simulations it errs on the safe side (tests/evaluate).
+    angle (Banerjee, Sankhya 23, 1961, for two means): whatever the two variances are, the interval then errs on the
+    safe side. The p value is the smallest alpha whose interval leaves out 0.
 
     Args:
         differences: shape (items, seeds), two seeds or more.

@@ -2,12 +2,14 @@
 
 import json
 import logging
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lm_eval
 import numpy as np
+import torch
 import torch.distributed
 from lm_eval.models.huggingface import HFLM
 from pydantic import TypeAdapter
@@ -22,17 +24,28 @@ from scripts.evaluate.scores import describe_values, write_scores
 from scripts.evaluate.tasks import enter_mirror, make_manager
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
+Answer = TypeVar("Answer")
 
 
-class ReportingLM(HFLM):
-    """lm-eval's Hugging Face model, unchanged but for a line now and then that says how far it is."""
+class SharingLM(HFLM):
+    """lm-eval's Hugging Face model, unchanged but for a line now and then that says how far it is.
+
+    Processes that share a job's questions make the same prompts, and each answers a part of them. lm-eval's own way
+    would draw other few-shot examples with each number of processes, and fail where one has no question.
+    """
 
     progress: Progress
     done = 0
+    processes = 1
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        self.progress.total = len(requests)
-        return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
+        own = self._share_of(requests)
+        self.progress.total = len(own)
+        return self._gather(list(super().generate_until(own, disable_tqdm=disable_tqdm)) if own else [])
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        own = self._share_of(requests)
+        return self._gather(list(super().loglikelihood(own, disable_tqdm=disable_tqdm)) if own else [])
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> Any:
         # Choices that differ in their last token only share a forward pass.
@@ -44,6 +57,22 @@ class ReportingLM(HFLM):
 
     def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
         return self._count(inps, super()._model_call(inps, *args, **kwargs))
+
+    def _share_of(self, requests: list[Any]) -> list[Any]:
+        """The requests that this process answers: a run of them, so that choices of one question stay together."""
+        if self.processes == 1:
+            return requests
+        rank = torch.distributed.get_rank()
+        first, after = (len(requests) * part // self.processes for part in (rank, rank + 1))
+        return requests[first:after]
+
+    def _gather(self, answers: list[Answer]) -> list[Answer]:
+        """The answers of all processes, in the order of the requests."""
+        if self.processes == 1:
+            return answers
+        shares: list[list[Answer]] = [[] for _ in range(self.processes)]
+        torch.distributed.all_gather_object(shares, answers)
+        return [answer for share in shares for answer in share]
 
     def _count(self, batch: Any, result: Any) -> Any:
         self.done += batch.shape[0]
@@ -68,17 +97,24 @@ def main() -> None:
     benchmark = TypeAdapter(Benchmark).validate_json(options.config)
     device = prepare_torch(options.seed, options.cpus, exact=True)
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
+    if device == "cuda" and torch.cuda.device_count() < benchmark.processes:
+        raise UserError(
+            f"benchmarks.{options.name}.processes: {benchmark.processes} of them, and the job has"
+            f" {torch.cuda.device_count()} GPUs; set as many where the profile asks for them"
+        )
+    if device == "cpu" and benchmark.processes > 1:
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # else it would not see that there are several
 
-    model = ReportingLM(
+    model = SharingLM(
         pretrained=str(find_model(options.model).resolve()),
         dtype=options.dtype,
         device=device,
         batch_size=benchmark.batch_size,
     )
-    share_questions(model)
+    join_processes(model, benchmark.processes)
     model.progress = Progress(f"run_benchmark {options.model_name} {options.name}", 0, "prompts")
     results = evaluate(model, benchmark, options.tasks, options.benchmark, options.seed)
-    if model.world_size > 1:
+    if model.processes > 1:
         torch.distributed.destroy_process_group()
     if results is None:
         return
@@ -114,10 +150,13 @@ def main() -> None:
     say(f"run_benchmark {options.model_name} {options.name}: {benchmark.metric} {score:.3f} of {len(items)} items")
 
 
-def share_questions(model: HFLM) -> None:
-    """Where torchrun started several processes, let each take its share; lm-eval does so itself on GPUs alone."""
-    if accelerator := getattr(model, "accelerator", None):
-        model._rank, model._world_size = accelerator.process_index, accelerator.num_processes
+def join_processes(model: SharingLM, processes: int) -> None:
+    """Let the processes that torchrun started share requests, and lm-eval do as if there were one."""
+    accelerator = getattr(model, "accelerator", None)
+    joined = accelerator.num_processes if accelerator else 1
+    if joined != processes:
+        raise RuntimeError(f"{processes} processes were to share the questions, and {joined} did")
+    model.processes, model._rank, model._world_size = processes, 0, 1
 
 
 def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path, seed: int) -> dict[str, Any] | None:
@@ -226,8 +265,7 @@ def choose_samples(
         require(wanted, {sample["filter"] for sample in rows}, f"{where}.filter: task {task} has no filter")
         of_task = [(task, sample) for sample in rows if sample["filter"] == wanted]
         require(metric, set(of_task[0][1]["metrics"]), f"{where}.metric: task {task} has no metric")
-        # Processes that share the questions take them in turn.
-        chosen += sorted(of_task, key=lambda sampled: int(sampled[1]["doc_id"]))
+        chosen += of_task
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Write down what each stage should take, before it trains: the report holds it against what was used."""
+"""Write down what each stage should take by the counted rows: the report holds it against what was used."""
 
 from pathlib import Path
 

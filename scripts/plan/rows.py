@@ -75,15 +75,14 @@ def bound_lengths(rows: Rows, cut: int) -> Rows:
 
 
 def _measured(tokens: dict[str, Any]) -> Rows:
-    """Of the summary that the filters wrote: rows by bars of a histogram, each spread evenly over its lengths."""
+    """Of the summary that the filters wrote: counted rows by bars of a histogram, of which the middles are taken."""
     train, edges = tokens["splits"]["train"], tokens["edges"]
     lengths: Counter[int] = Counter()
     if train["counted"]:
         scale = train["rows"] / train["counted"]
-        for (low, high), counted in zip(pairwise(edges), train["counts"], strict=True):
-            rows, width = round(counted * scale), high - low
-            for i in range(width):
-                lengths[low + i] += (i + 1) * rows // width - i * rows // width
+        middles = [(low + high - 1) // 2 for low, high in pairwise(edges)]
+        for middle, rows in zip(middles, train["counts"], strict=True):
+            lengths[middle] += round(rows * scale)
     return Rows(
         train=train["rows"],
         validation=tokens["splits"]["validation"]["rows"],

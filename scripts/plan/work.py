@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 from scripts.common.config import FORM_BY_METHOD, Stage
 from scripts.common.flops import Cost
@@ -95,7 +96,8 @@ def make_batch(stage: Stage, rows: Rows, schedule: Schedule | None) -> Batch | N
     length = min(longest, cut)
     sequences = per_device * count_sides(stage)
     padded = sequences > 1 and not stage.args.get("padding_free")
-    sizes = _count_sizes(rows.lengths, per_device, batches) if padded and stage.method != "grpo" else batches
+    vary = stage.args.get("padding_free") or stage.method == "grpo"
+    sizes = batches if vary else _count_sizes(rows.lengths, per_device, batches)
     return Batch(sequences * length, length, padded, sizes)
 
 
@@ -103,11 +105,14 @@ def _count_sizes(lengths: Counter[int], per_batch: int, batches: float) -> float
     """Different lengths that padded batches are expected to have, each that of its longest row.
 
     Of n rows drawn at random none is longer than l with F(l)^n; in m batches, what has p comes with 1 - (1 - p)^m.
+    Lengths that are middles of bars stand for all lengths of their bars.
     """
-    total, upto, sizes = lengths.total(), 0, 0.0
-    for length in sorted(lengths):
+    total, upto, sizes, ordered = lengths.total(), 0, 0.0, sorted(lengths)
+    width = min((after - before for before, after in pairwise(ordered)), default=1)
+    for length in ordered:
         below, upto = upto, upto + lengths[length]
-        sizes += 1 - (1 - (upto / total) ** per_batch + (below / total) ** per_batch) ** batches
+        share = (upto / total) ** per_batch - (below / total) ** per_batch
+        sizes += width * (1 - (1 - share / width) ** batches)
     return sizes
 
 

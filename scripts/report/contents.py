@@ -130,7 +130,7 @@ def key_facts(tables: Tables, seed: int, words: Words) -> Markdown:
 
 
 def describe_stage(stage: Json, words: Words) -> Markdown:
-    """Method, parent, data set, tuning and steps of a stage."""
+    """Method, parent, data set, tuning, steps and seed of a stage."""
     config = stage["config"]
     return words(
         "stage_value",
@@ -139,6 +139,7 @@ def describe_stage(stage: Json, words: Words) -> Markdown:
         dataset=config["dataset"],
         tuning=words(f"tuning_{config['tuning']}", **config["lora"]),
         steps=count(stage["facts"]["steps"]),
+        seed=config["seed"],
     )
 
 

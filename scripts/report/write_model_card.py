@@ -52,7 +52,7 @@ def render_lineage(lineage: list[dict[str, Any]]) -> Markdown:
     ]
     for stage in stages:
         config, facts = stage["config"], stage["facts"]
-        how = f"{config['method'].upper()}, {config['tuning']}"
+        how = f"{config['method'].upper()}, {config['tuning']}, seed {config['seed']}"
         took = duration(facts["train_seconds"])
         rows.append([stage["name"], how, config["dataset"], count(facts["train_rows"]), count(facts["steps"]), took])
     header = ["Model", "Method", "From, or trained on", "Rows", "Parameters, or steps", "Time"]

@@ -60,7 +60,7 @@ def parse_job(description: str | None) -> Job:
     parser = make_parser(description)
     parser.add_argument("--name", required=True, help="name of the stage")
     parser.add_argument("--config", required=True, help="the stage's section, as JSON")
-    parser.add_argument("--seed", type=int, required=True, help="seed of the run")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the stage")
     parser.add_argument("--dtype", required=True, help="precision of the model")
     parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
     parser.add_argument("--processes", type=int, default=1, help="processes that train together")

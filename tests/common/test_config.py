@@ -240,6 +240,17 @@ def test_stages_that_differ_in_seeds_alone_are_compared_together() -> None:
     other = with_seeds(sft_b=8)
     other["stages"]["sft_b"]["args"]["learning_rate"] = 0.5
     assert load_config(other).seed_comparisons == []
+    limited = with_seeds()
+    limited["stages"]["sft_b"]["time_limit"] = 1
+    assert load_config(limited).seed_comparisons == [], "a limit may cut the schedule"
+
+
+def test_seeds_of_which_some_share_a_parent_are_no_draws_of_their_own() -> None:
+    nested = with_seeds(sft_b=8)
+    nested["stages"]["dpo_c"] = copy.deepcopy(nested["stages"]["dpo"]) | {"seed": 9}
+    assert [row["stage"] for row in load_config(nested).seed_comparisons] == ["sft"]
+    del nested["stages"]["sft_b"], nested["stages"]["dpo_b"]
+    assert [row["stage"] for row in load_config(nested).seed_comparisons] == ["dpo", "dpo"], "all of one parent"
 
 
 def test_a_copy_of_a_stage_is_refused() -> None:

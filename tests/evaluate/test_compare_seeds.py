@@ -97,7 +97,7 @@ def scored(tmp_path: Path) -> Callable[[str, list[float]], Path]:
 
     def write(model: str, values: list[float]) -> Path:
         path = tmp_path / model / "sums.json"
-        write_json(path, {"model": model, "benchmark": "sums", "metric": "acc"})
+        write_json(path, {"model": model, "benchmark": "sums", "metric": "acc", "protocol": {"shots": len(values) % 2}})
         write_json_lines(path.with_suffix(".items.jsonl"), [{"key": str(i), "score": v} for i, v in enumerate(values)])
         return path
 
@@ -121,19 +121,27 @@ def run(folder: Path, paths: list[Path], comparisons: list[dict[str, Any]]) -> A
 def test_each_seed_is_compared_with_its_own_baseline(
     tmp_path: Path, scored: Callable[[str, list[float]], Path]
 ) -> None:
-    paths = [scored(name, [0.0, 0.0, 1.0, 0.0] * 10) for name in ("base", "a")]
-    paths += [scored("b", [1.0, 0.0, 1.0, 0.0] * 10), scored("stranger", [1.0])]
-    (row,) = run(tmp_path, paths, [{"baseline": "base", "stage": "a", "pairs": [["base", "a"], ["base", "b"]]}])
-    assert (row["benchmark"], row["stage"], row["seeds"], row["n"]) == ("sums", "a", 2, 40)
+    paths = [scored(name, [0.0, 0.0, 1.0, 0.0] * 10) for name in ("old", "new")]
+    paths += [scored("old_b", [1.0, 1.0, 1.0, 0.0] * 10), scored("new_b", [1.0] * 40), scored("stranger", [1.0])]
+    (row,) = run(tmp_path, paths, [{"baseline": "old", "stage": "new", "pairs": [["old", "new"], ["old_b", "new_b"]]}])
+    assert (row["benchmark"], row["stage"], row["seeds"], row["n"]) == ("sums", "new", 2, 40)
     assert row["differences"] == [0.0, 0.25] and row["difference"] == 0.125
-    assert row["verdict"] == "no difference found", "two seeds say little"
-    assert len(read_json(tmp_path / "manifest.json")["inputs"]) == 3
+    assert row["verdict"] == "no difference found", "two seeds that disagree"
+    assert len(read_json(tmp_path / "manifest.json")["inputs"]) == 4
     assert run(tmp_path, paths, []) == []
+
+
+def test_seeds_scored_under_different_protocols_are_refused(
+    tmp_path: Path, scored: Callable[[str, list[float]], Path]
+) -> None:
+    paths = [scored("base", [0.0, 1.0]), scored("a", [0.0, 1.0]), scored("b", [0.0])]
+    with pytest.raises(UserError, match="b and base on sums: scored under different protocols"):
+        run(tmp_path, paths, [{"baseline": "base", "stage": "a", "pairs": [["base", "a"], ["base", "b"]]}])
 
 
 def test_seeds_scored_on_different_items_are_refused(
     tmp_path: Path, scored: Callable[[str, list[float]], Path]
 ) -> None:
-    paths = [scored("base", [0.0, 1.0]), scored("a", [0.0, 1.0]), scored("b", [0.0])]
-    with pytest.raises(UserError, match="different items; run them all again"):
+    paths = [scored("base", [0.0, 1.0, 0.0]), scored("a", [0.0, 1.0, 0.0]), scored("b", [0.0])]
+    with pytest.raises(UserError, match="b and base on sums: scored on different items"):
         run(tmp_path, paths, [{"baseline": "base", "stage": "a", "pairs": [["base", "a"], ["base", "b"]]}])

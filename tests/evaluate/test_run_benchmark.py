@@ -75,7 +75,7 @@ def test_a_stock_task_twice_and_by_lm_eval_itself(
 def test_processes_that_share_the_questions_find_the_same(
     tmp_path: Path, tiny_model: Path, arc: Path, task: str
 ) -> None:
-    """Of eleven questions one process has six and the other five."""
+    """Few-shot examples and answers are those of one process, and no process answers all eleven questions."""
     written = {"task": "traps", "metric": "rule_points", "max_new_tokens": 4}
     config = (ARC if task == "chosen" else written) | {"limit": 11, "batch_size": 1}
     if task == "written":
@@ -104,6 +104,9 @@ def test_processes_that_share_the_questions_find_the_same(
     scores = [read_json(tmp_path / f"{name}.json") for name in ("alone", "together")]
     assert scores[0]["score"] == scores[1]["score"] and scores[0]["protocol"] == scores[1]["protocol"]
     assert len(re.findall("^run_benchmark base together: ", run.stderr, re.MULTILINE)) == 1, "told by one of them"
+    answered = re.compile(r"Running \w+ requests:.*?/(\d+) \[")
+    assert set(answered.findall((tmp_path / "alone.log").read_text())) == {"33" if task == "chosen" else "11"}
+    assert set(answered.findall(log)) == ({"16", "17"} if task == "chosen" else {"5", "6"})
 
 
 def test_wrong_metric_and_filter_and_the_right_ones(tmp_path: Path, tiny_model: Path, arc: Path) -> None:

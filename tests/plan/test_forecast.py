@@ -79,8 +79,8 @@ def test_what_was_measured_goes_before_what_is_expected(tmp_path: Path) -> None:
     plan = forecast(read_config("recipes/smoke.yaml", tmp_path), tmp_path)
     sft = plan["stages"]["sft"]
     assert (sft["rows"], sft["rows_are"], sft["tokens_are"], sft["work_is"]) == (80, *3 * ["measured"])
-    # Eight steps of eight rows; those of a bar are spread over its lengths.
-    assert sft["tokens"] == pytest.approx(64 * (0.75 * 44.5 + 0.25 * 54.5))
+    # Eight steps of eight rows: the middles of the bars are 44 and 54.
+    assert sft["tokens"] == pytest.approx(64 * (0.75 * 44 + 0.25 * 54))
     assert sft["epochs"] == 0.8
     assert sft["hours"] is None, "what the stage itself used is no forecast of it"
     assert sft["used"]["steps"] == 8 and sft["used"]["memory_bytes"] == 9 * 10**8

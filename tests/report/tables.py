@@ -114,6 +114,7 @@ def make_stage(name: str, method: str, parent: str, dataset: str) -> Json:
         "tuning": "lora" if method == "dpo" else "full",
         "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"},
         "args": {},
+        "seed": 42,
     }
     facts = {
         "steps": 20,

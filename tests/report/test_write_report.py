@@ -34,7 +34,7 @@ def test_numbers_are_those_of_the_tables(write: Write) -> None:
     for line in (
         "| Base model | package tiny-model 1.0; SHA-256 abababababab; dequantised from GGUF: not the original",
         "| Parameters | 134.5 M |",
-        "| Stage dpo | DPO from sft on pairs; LoRA, r = 16, alpha = 32, dropout = 0.0; 20 steps |",
+        "| Stage dpo | DPO from sft on pairs; LoRA, r = 16, alpha = 32, dropout = 0.0; 20 steps; seed 42 |",
         "| Seed | 42 |",
         "| Time of all jobs | 15 min 10 s, summed over the jobs of the provenance table |",
         "| sums | 652 | too long 12, duplicates 3 | 637 | 600 | 25 | 12 |",
