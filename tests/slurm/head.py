@@ -25,15 +25,8 @@ class Head:
     def command(self, *arguments: str) -> list[str]:
         """Its command line."""
         # What was started by nohup or in the background ignores these signals, and so do its children.
-        command = [
-            "env",
-            "--default-signal=INT,HUP",
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(REPOSITORY / "Snakefile"),
-        ]
+        command = ["env", "--default-signal=INT,HUP", sys.executable, "-m", "snakemake"]
+        command += ["--snakefile", str(REPOSITORY / "Snakefile")]
         command += ["--profile", str(REPOSITORY / "profiles" / "slurm"), "--directory", str(self.folder)]
         return [*command, *arguments, "--configfile", str(self.recipe)]  # which takes all words that follow
 
