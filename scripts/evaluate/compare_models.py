@@ -47,9 +47,7 @@ def main() -> None:
         for benchmark in benchmarks
         for baseline, model in pairs
     ]
-    for row, adjusted in zip(rows, adjust_holm([row["p_value"] for row in rows]), strict=True):
-        row["p_adjusted"] = adjusted
-        row["verdict"] = verdict(row["difference"], adjusted, options.alpha, row["is_held"])
+    conclude(rows, options.alpha)
     write_json(options.output, rows)
     found = sum(row["verdict"] in ("improved", "worsened") for row in rows)
     say(f"compare_models: {len(rows)} comparisons, {found} differences found")
@@ -79,11 +77,7 @@ def compare(
     Raises:
         UserError: the two were not scored on the same items, or not under the same protocol.
     """
-    where = f"{model['model']} against {baseline['model']} on {model['benchmark']}"
-    if baseline["protocol"] != model["protocol"]:
-        raise UserError(f"{where}: scored under different protocols; run both again")
-    if baseline["items"].keys() != model["items"].keys():
-        raise UserError(f"{where}: scored on different items; run both again")
+    require_same(baseline, model)
     before = np.array([baseline["items"][key] for key in baseline["items"]])
     after = np.array([model["items"][key] for key in baseline["items"]])
     p_value, low, high = paired_test(before, after, alpha, seed)
@@ -103,6 +97,15 @@ def compare(
         "is_held": None if margin is None else lowest_difference(before, after, alpha, low) > -margin,
         "p_value": p_value,
     }
+
+
+def require_same(baseline: dict[str, Any], model: dict[str, Any]) -> None:
+    """Raise UserError unless both were scored under one protocol on the same items."""
+    where = f"{model['model']} against {baseline['model']} on {model['benchmark']}"
+    if baseline["protocol"] != model["protocol"]:
+        raise UserError(f"{where}: scored under different protocols; run both again")
+    if baseline["items"].keys() != model["items"].keys():
+        raise UserError(f"{where}: scored on different items; run both again")
 
 
 def paired_test(before: Values, after: Values, alpha: float, seed: int) -> tuple[float, float, float]:
@@ -195,6 +198,13 @@ def adjust_holm(p_values: list[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = running
     return adjusted
+
+
+def conclude(rows: list[dict[str, Any]], alpha: float) -> None:
+    """Add to each row of a family what depends on all of them: `p_adjusted` by Holm, and `verdict`."""
+    for row, adjusted in zip(rows, adjust_holm([row["p_value"] for row in rows]), strict=True):
+        row["p_adjusted"] = adjusted
+        row["verdict"] = verdict(row["difference"], adjusted, alpha, row.get("is_held"))
 
 
 def verdict(difference: float, p_adjusted: float, alpha: float, is_held: bool | None = None) -> str:

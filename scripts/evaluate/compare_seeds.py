@@ -9,10 +9,9 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from scripts.common.console import make_parser, run_script, say
-from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
 from scripts.common.manifest import write_manifest
-from scripts.evaluate.compare_models import Values, adjust_holm, paired_test, read_items, verdict
+from scripts.evaluate.compare_models import Values, conclude, paired_test, read_items, require_same
 
 SMALLEST = 1e-15
 """Smallest p value that is told."""
@@ -40,9 +39,7 @@ def main() -> None:
             told = {"benchmark": benchmark, "metric": metric, **comparison}
             pairs = [(scores[old, benchmark], scores[new, benchmark]) for old, new in comparison["pairs"]]
             rows.append(told | compare(pairs, options.alpha, options.seed))
-    for row, adjusted in zip(rows, adjust_holm([row["p_value"] for row in rows]), strict=True):
-        row["p_adjusted"] = adjusted
-        row["verdict"] = verdict(row["difference"], adjusted, options.alpha)
+    conclude(rows, options.alpha)
     write_json(options.output, rows)
     say(f"compare_seeds: {len(rows)} comparisons")
     write_manifest(
@@ -66,11 +63,7 @@ def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]], alpha: float, se
     """
     first = pairs[0][0]
     for score in (score for pair in pairs for score in pair):
-        where = f"{score['model']} and {first['model']} on {score['benchmark']}"
-        if score["protocol"] != first["protocol"]:
-            raise UserError(f"{where}: scored under different protocols; run both again")
-        if score["items"].keys() != first["items"].keys():
-            raise UserError(f"{where}: scored on different items; run both again")
+        require_same(first, score)
     keys = list(first["items"])
     differences = np.array([[after["items"][key] - before["items"][key] for before, after in pairs] for key in keys])
     p_value, low, high = crossed_test(differences, alpha, seed)

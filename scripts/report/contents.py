@@ -356,6 +356,12 @@ def describe_score(score: Json | None) -> Markdown:
     return Markdown(f"{percent(score['score'])} [{percent(score['ci_low'])}, {percent(score['ci_high'])}]")
 
 
+def describe_difference(row: Json) -> Markdown:
+    """A difference with its interval: `+4.5 [+1.0, +8.0]`."""
+    low, high = signed_points(row["ci_low"]), signed_points(row["ci_high"])
+    return Markdown(f"{signed_points(row['difference'])} [{low}, {high}]")
+
+
 def comparison_table(comparisons: list[Json], alpha: float, words: Words) -> Markdown:
     """Table of all paired comparisons."""
     rows: list[Cells] = [
@@ -365,9 +371,7 @@ def comparison_table(comparisons: list[Json], alpha: float, words: Words) -> Mar
             count(row["n"]),
             percent(row["baseline_score"]),
             percent(row["model_score"]),
-            Markdown(
-                f"{signed_points(row['difference'])} [{signed_points(row['ci_low'])}, {signed_points(row['ci_high'])}]"
-            ),
+            describe_difference(row),
             Markdown(f"{100 * row['smallest_difference']:.1f}"),
             p_value(row["p_adjusted"]),
             words(f"short_{VERDICTS[row['verdict']]}"),

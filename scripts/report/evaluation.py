@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from scripts.report.contents import MODELS_A_TABLE, VERDICTS, Tables, confidence, describe_score
+from scripts.report.contents import MODELS_A_TABLE, VERDICTS, Tables, confidence, describe_difference, describe_score
 from scripts.report.markdown import Cells, Markdown, make_table
-from scripts.report.words import DASH, Words, count, loss, p_value, percent, signed_points
+from scripts.report.words import DASH, Words, count, loss, p_value, percent
 
 Json = dict[str, Any]
 
@@ -42,9 +42,7 @@ def seed_table(rows: list[Json], alpha: float, words: Words) -> Markdown:
             words("comparison_value", model=row["stage"], baseline=row["baseline"]),
             count(row["seeds"]),
             count(row["n"]),
-            Markdown(
-                f"{signed_points(row['difference'])} [{signed_points(row['ci_low'])}, {signed_points(row['ci_high'])}]"
-            ),
+            describe_difference(row),
             percent(row["seed_deviation"]),
             p_value(row["p_adjusted"]),
             words(f"short_{VERDICTS[row['verdict']]}"),

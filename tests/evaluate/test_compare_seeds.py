@@ -135,7 +135,7 @@ def test_seeds_scored_under_different_protocols_are_refused(
     tmp_path: Path, scored: Callable[[str, list[float]], Path]
 ) -> None:
     paths = [scored("base", [0.0, 1.0]), scored("a", [0.0, 1.0]), scored("b", [0.0])]
-    with pytest.raises(UserError, match="b and base on sums: scored under different protocols"):
+    with pytest.raises(UserError, match="b against base on sums: scored under different protocols"):
         run(tmp_path, paths, [{"baseline": "base", "stage": "a", "pairs": [["base", "a"], ["base", "b"]]}])
 
 
@@ -143,5 +143,5 @@ def test_seeds_scored_on_different_items_are_refused(
     tmp_path: Path, scored: Callable[[str, list[float]], Path]
 ) -> None:
     paths = [scored("base", [0.0, 1.0, 0.0]), scored("a", [0.0, 1.0, 0.0]), scored("b", [0.0])]
-    with pytest.raises(UserError, match="b and base on sums: scored on different items"):
+    with pytest.raises(UserError, match="b against base on sums: scored on different items"):
         run(tmp_path, paths, [{"baseline": "base", "stage": "a", "pairs": [["base", "a"], ["base", "b"]]}])

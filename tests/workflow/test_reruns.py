@@ -40,6 +40,7 @@ SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "
 KNOBS: list[tuple[str, Any, set[str]]] = [
     ("stages.dpo.args.beta", 0.2, DPO | {"check_stage dpo"}),
     ("stages.sft.args.learning_rate", 2e-3, SFT | {"check_stage sft"}),
+    ("stages.sft.seed", 8, SFT),
     ("datasets.sums.filters.max_tokens", 199, FILTERED),
     ("datasets.pairs.test", 7, PAIRS),
     ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),

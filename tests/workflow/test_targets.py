@@ -35,6 +35,17 @@ def test_benchmark_runs_for_every_model(tmp_path: Path) -> None:
     assert not any(job.startswith(("score_preferences", "compare_models")) for job in jobs)
 
 
+def test_processes_that_share_questions_are_started_by_torchrun(tmp_path: Path) -> None:
+    """Each with the cores of an evaluation; the other benchmark stays by itself."""
+    recipe = read_recipe("smoke")
+    recipe["benchmarks"]["chain_sum"]["processes"] = 3
+    path = write_recipe(tmp_path, recipe)
+    told = snakemake(tmp_path, "chain_sum", "traps", "-n", "-p", "--cores", "8", "--configfile", path).stdout
+    shared = "torchrun --standalone --nproc-per-node 3 -m -- scripts.evaluate.run_benchmark --name chain_sum"
+    assert told.count(shared) == 3 and told.count("python -m scripts.evaluate.run_benchmark --name traps") == 3
+    assert told.count("cpus_per_task=3,") == 3
+
+
 def test_a_plan_needs_nothing(tmp_path: Path) -> None:
     assert plan(tmp_path, "plan") == {"plan"}
 
