@@ -28,7 +28,7 @@ rule run_benchmark:
     shell:
         "exec {params.compute} {params.launcher} scripts.evaluate.run_benchmark"
         " --name {wildcards.benchmark} --config {params.config:q} --dtype {params.dtype} --seed {params.seed}"
-        " --cpus {params.cpus} --tasks {params.tasks:q} --model {input.model} --model-name {wildcards.model}"
+        " --cpus {params.cpus} --memory-mb {resources.mem_mb} --tasks {params.tasks:q} --model {input.model} --model-name {wildcards.model}"
         " --benchmark {input.benchmark} --scores {output.scores} --items {output.by_item} --log {log}"
 
 

@@ -286,7 +286,14 @@ class Benchmark(Section):
     limit: int | None = Field(None, ge=1, description="First items of each task only; null for all.")
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens; null for the task's own.")
     chat_template: bool = Field(True, description="Ask through the chat template; false sends the bare prompt.")
-    batch_size: int = Field(16, ge=1, description="Items in one forward pass.")
+    engine: Literal["hf", "continuous"] = Field(
+        "hf",
+        description="What writes answers: `hf` waits for the longest of a batch; with `continuous`, transformers' "
+        "continuous batching, the next prompt takes the place of an answer that has ended.",
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Items in one forward pass; `auto` finds what fits into the memory, and keeps it."
+    )
     processes: int = Field(
         1,
         ge=1,

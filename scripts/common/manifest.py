@@ -44,7 +44,7 @@ def describe(
         "facts": facts or {},
         "versions": list_versions(),
         "git_commit": _git_commit(),
-        "device": _device(),
+        "device": find_device(),
         "seconds": round(time.monotonic() - _started, 1),
         "peak_memory_bytes": _peak_memory(),
         "peak_gpu_memory_bytes": _peak_gpu_memory(),
@@ -69,6 +69,14 @@ def list_versions() -> dict[str, str]:
     }
 
 
+def find_device() -> str:
+    """What this process computes on: its GPUs, or the kind of processor."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"CPU ({platform.machine()})"
+
+
 def _git_commit() -> str | None:
     """Commit of the pipeline's own checkout, with `+` when files differ from it; None outside of git."""
     git = ["git", "-C", str(Path(__file__).parent)]
@@ -78,13 +86,6 @@ def _git_commit() -> str | None:
     except FileNotFoundError:
         return None
     return head.stdout.strip() + ("+" if status.stdout.strip() else "") if head.returncode == 0 else None
-
-
-def _device() -> str:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"CPU ({platform.machine()})"
 
 
 def _peak_memory() -> int:

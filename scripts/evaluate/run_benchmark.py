@@ -4,8 +4,9 @@ import json
 import logging
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lm_eval
 import numpy as np
@@ -15,69 +16,18 @@ from lm_eval.models.huggingface import HFLM
 from pydantic import TypeAdapter
 
 from scripts.common.config import Benchmark
-from scripts.common.console import Progress, make_parser, run_script, say
+from scripts.common.console import make_parser, run_script, say
 from scripts.common.errors import UserError, nearest
-from scripts.common.files import hash_json
-from scripts.common.manifest import describe, find_model
+from scripts.common.files import hash_file, hash_json, read_json, write_json
+from scripts.common.manifest import describe, find_device, find_model
 from scripts.common.torch_setup import prepare_torch
+from scripts.evaluate.engines import ENGINES, bounded_memory
 from scripts.evaluate.scores import describe_values, write_scores
 from scripts.evaluate.tasks import enter_mirror, make_manager
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
-Answer = TypeVar("Answer")
-
-
-class SharingLM(HFLM):
-    """lm-eval's Hugging Face model, unchanged but for a line now and then that says how far it is.
-
-    Processes that share a job's questions make the same prompts, and each answers a part of them. lm-eval's own way
-    would draw other few-shot examples with each number of processes, and fail where one has no question.
-    """
-
-    progress: Progress
-    done = 0
-    processes = 1
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        own = self._share_of(requests)
-        self.progress.total = len(own)
-        return self._gather(list(super().generate_until(own, disable_tqdm=disable_tqdm)) if own else [])
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        own = self._share_of(requests)
-        return self._gather(list(super().loglikelihood(own, disable_tqdm=disable_tqdm)) if own else [])
-
-    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> Any:
-        # Choices that differ in their last token only share a forward pass.
-        self.progress.total = len({tuple(context + choice[:-1]) for _, context, choice in requests})
-        return super()._loglikelihood_tokens(requests, *args, **kwargs)
-
-    def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._count(context, super()._model_generate(context, *args, **kwargs))
-
-    def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._count(inps, super()._model_call(inps, *args, **kwargs))
-
-    def _share_of(self, requests: list[Any]) -> list[Any]:
-        """The requests that this process answers: a run of them, so that choices of one question stay together."""
-        if self.processes == 1:
-            return requests
-        rank = torch.distributed.get_rank()
-        first, after = (len(requests) * part // self.processes for part in (rank, rank + 1))
-        return requests[first:after]
-
-    def _gather(self, answers: list[Answer]) -> list[Answer]:
-        """The answers of all processes, in the order of the requests."""
-        if self.processes == 1:
-            return answers
-        shares: list[list[Answer]] = [[] for _ in range(self.processes)]
-        torch.distributed.all_gather_object(shares, answers)
-        return [answer for share in shares for answer in share]
-
-    def _count(self, batch: Any, result: Any) -> Any:
-        self.done += batch.shape[0]
-        self.progress.update(min(self.done, self.progress.total - 1))
-        return result
+FIRST_SIZE = {"cpu": 16, "cuda": 256}
+"""Items in one forward pass that `batch_size: auto` begins with. On a CPU more of them save no time."""
 
 
 def main() -> None:
@@ -87,6 +37,7 @@ def main() -> None:
     parser.add_argument("--dtype", required=True, help="precision of the weights")
     parser.add_argument("--seed", type=int, required=True, help="seed of the few-shot examples")
     parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
+    parser.add_argument("--memory-mb", type=int, required=True, help="main memory of all processes together")
     parser.add_argument("--tasks", type=Path, required=True, help="folder with our own task files")
     parser.add_argument("--model", type=Path, required=True, help="manifest of the model")
     parser.add_argument("--model-name", required=True, help="name of the model")
@@ -105,19 +56,30 @@ def main() -> None:
     if device == "cpu" and benchmark.processes > 1:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # else it would not see that there are several
 
-    model = SharingLM(
-        pretrained=str(find_model(options.model).resolve()),
+    folder = find_model(options.model).resolve()
+    label = f"run_benchmark {options.model_name} {options.name}"
+    kept = options.benchmark.parent / "batch_sizes.json"
+    sizes = read_json(kept) if kept.is_file() else {}
+    machine = f"{find_device()}, {options.memory_mb} MB, model {hash_file(folder / 'config.json')[:16]}"
+    model = ENGINES[benchmark.engine](
+        name=options.name,
+        label=label,
+        at_once=sizes.get(machine, FIRST_SIZE[device]) if benchmark.batch_size == "auto" else benchmark.batch_size,
+        halves=benchmark.batch_size == "auto",
+        processes=benchmark.processes,
+        pretrained=str(folder),
         dtype=options.dtype,
         device=device,
-        batch_size=benchmark.batch_size,
     )
-    join_processes(model, benchmark.processes)
-    model.progress = Progress(f"run_benchmark {options.model_name} {options.name}", 0, "prompts")
-    results = evaluate(model, benchmark, options.tasks, options.benchmark, options.seed)
+    memory = options.memory_mb * 1_000_000 // benchmark.processes
+    with bounded_memory(memory) if model.halves and device == "cpu" else nullcontext():
+        results = evaluate(model, benchmark, options.tasks, options.benchmark, options.seed)
     if model.processes > 1:
         torch.distributed.destroy_process_group()
     if results is None:
         return
+    if model.halves:
+        write_json(kept, sizes | {machine: model.at_once})
     items = read_items(results["samples"], benchmark, options.name)
 
     unused = {"source", "batch_size", "processes", "unsafe_code", "also", "ability", "margin", "cost"}
@@ -144,19 +106,10 @@ def main() -> None:
             name=f"{options.model_name} on {options.name}",
             config=benchmark.identity(),
             inputs={"model": options.model, "benchmark": options.benchmark},
-            facts={"seed": options.seed},
+            facts={"seed": options.seed, "batch_size": model.at_once},
         ),
     )
-    say(f"run_benchmark {options.model_name} {options.name}: {benchmark.metric} {score:.3f} of {len(items)} items")
-
-
-def join_processes(model: SharingLM, processes: int) -> None:
-    """Let the processes that torchrun started share requests, and lm-eval do as if there were one."""
-    accelerator = getattr(model, "accelerator", None)
-    joined = accelerator.num_processes if accelerator else 1
-    if joined != processes:
-        raise RuntimeError(f"{processes} processes were to share the questions, and {joined} did")
-    model.processes, model._rank, model._world_size = processes, 0, 1
+    say(f"{label}: {benchmark.metric} {score:.3f} of {len(items)} items")
 
 
 def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path, seed: int) -> dict[str, Any] | None:

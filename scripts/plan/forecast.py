@@ -19,6 +19,9 @@ Json = dict[str, Any]
 USABLE_TIME = 0.95
 """Share of a stage's time that its steps may take; the rest is for saving (`scripts/train/budget.py`)."""
 
+SMALL_BATCH = 16
+"""Items that a benchmark is taken to answer at once, at least, where its batch size is found only when it runs."""
+
 
 def make_forecast(config: Config, work: Path, results: Path) -> Json:
     """The plan.
@@ -217,7 +220,8 @@ def _plan_benchmark(config: Config, name: str, work: Path, results: Path) -> Jso
     if taken:
         hours, source = sum(taken) / len(taken) * models, f"measured on {len(taken)} of {models} models"
     elif generated and on_gpu:
-        batches = -(-generated // section.batch_size)
+        at_once = SMALL_BATCH if section.batch_size == "auto" else section.batch_size
+        batches = -(-generated // at_once)
         hours = batches * seconds_a_token() / 3600 * models / section.processes
         source = "at most; time of a token assumed"
     else:

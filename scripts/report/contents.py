@@ -172,14 +172,38 @@ def count_verdicts(comparisons: list[Json]) -> dict[str, int]:
 
 def verdicts(comparisons: list[Json], alpha: float, words: Words) -> list[Markdown]:
     """One sentence a pair of models: what improved, what got worse, and where no difference was found."""
-    pairs = unique((row["baseline"], row["model"]) for row in comparisons)
-    sentences = []
-    for baseline, model in pairs:
-        rows = [row for row in comparisons if (row["baseline"], row["model"]) == (baseline, model)]
-        findings = [find(rows, verdict, alpha, words) for verdict in VERDICTS]
-        said = Markdown(words("verdict_separator").join(finding for finding in findings if finding))
-        sentences.append(words("verdict_pair", model=model, baseline=baseline, findings=said))
-    return sentences
+    return [
+        words("verdict_pair", model=model, baseline=baseline, findings=describe_findings(rows, alpha, words))
+        for (baseline, model), rows in group(comparisons, "baseline", "model").items()
+    ]
+
+
+def seed_verdicts(comparisons: list[Json], alpha: float, words: Words) -> list[Markdown]:
+    """One such sentence for each stage that was trained with several seeds, over items and seeds."""
+    return [
+        words(
+            "verdict_seeds",
+            model=stage,
+            baseline=baseline,
+            seeds=count(rows[0]["seeds"]),
+            findings=describe_findings(rows, alpha, words),
+        )
+        for (baseline, stage), rows in group(comparisons, "baseline", "stage").items()
+    ]
+
+
+def group(rows: list[Json], *keys: str) -> dict[tuple[Any, ...], list[Json]]:
+    """Rows by the values that they have for the keys, in the order in which those come."""
+    groups: dict[tuple[Any, ...], list[Json]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
+def describe_findings(rows: list[Json], alpha: float, words: Words) -> Markdown:
+    """What was found on the benchmarks of one comparison, verdict by verdict."""
+    findings = [find(rows, verdict, alpha, words) for verdict in VERDICTS]
+    return Markdown(words("verdict_separator").join(finding for finding in findings if finding))
 
 
 def find(rows: list[Json], verdict: str, alpha: float, words: Words) -> Markdown | None:

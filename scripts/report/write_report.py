@@ -112,7 +112,8 @@ def render(
         key_facts=contents.key_facts(tables, seed, words),
         comparisons=tables.comparisons,
         verdict_counts=contents.count_verdicts(tables.comparisons),
-        verdicts=contents.verdicts(tables.comparisons, alpha, words),
+        verdicts=contents.verdicts(tables.comparisons, alpha, words)
+        + contents.seed_verdicts(tables.seed_comparisons, alpha, words),
         alpha=alpha,
         confidence=contents.confidence(alpha),
         figures={name: Markdown(path) for name, path in figures.items()},

@@ -13,7 +13,7 @@ from lm_eval.tasks import TaskManager
 
 from scripts.common.config import Benchmark
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, read_json_lines
+from scripts.common.files import read_json, read_json_lines, write_json
 from scripts.common.manifest import find_model, write_manifest
 from scripts.evaluate.run_benchmark import choose_samples, evaluate, read_items, read_share
 from tests.common.running import OWN_TASKS, call_main, run_script, script_command, script_environment
@@ -33,7 +33,15 @@ def arc(tmp_path: Path, hub_mirror: Path) -> Path:
 
 def _options(model: Path, benchmark: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
     made = {"scores": f"{name}.json", "items": f"{name}.items.jsonl"}
-    given = {"dtype": "float32", "seed": 3, "cpus": 1, "tasks": OWN_TASKS, "model": model, "benchmark": benchmark}
+    given = {
+        "dtype": "float32",
+        "seed": 3,
+        "cpus": 1,
+        "memory_mb": 6000,
+        "tasks": OWN_TASKS,
+        "model": model,
+        "benchmark": benchmark,
+    }
     return {"name": name, "config": config, "model_name": "base"} | given | made
 
 
@@ -71,14 +79,16 @@ def test_a_stock_task_twice_and_by_lm_eval_itself(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["chosen", "written"])
+@pytest.mark.parametrize("task", ["chosen", "written", "written continuously"])
 def test_processes_that_share_the_questions_find_the_same(
     tmp_path: Path, tiny_model: Path, arc: Path, task: str
 ) -> None:
     """Few-shot examples and answers are those of one process, and no process answers all eleven questions."""
     written = {"task": "traps", "metric": "rule_points", "max_new_tokens": 4}
     config = (ARC if task == "chosen" else written) | {"limit": 11, "batch_size": 1}
-    if task == "written":
+    if task == "written continuously":
+        config |= {"engine": "continuous"}
+    if task != "chosen":
         arc = tmp_path / "traps" / "manifest.json"
         source = {"task": "traps", "source": {"kind": "own"}, "unsafe_code": False}
         made = {"questions": tmp_path / "traps" / "questions.jsonl", "manifest": arc}
@@ -107,6 +117,25 @@ def test_processes_that_share_the_questions_find_the_same(
     answered = re.compile(r"Running \w+ requests:.*?/(\d+) \[")
     assert set(answered.findall((tmp_path / "alone.log").read_text())) == {"33" if task == "chosen" else "11"}
     assert set(answered.findall(log)) == ({"16", "17"} if task == "chosen" else {"5", "6"})
+
+
+def test_the_batch_size_that_was_found_is_kept(tmp_path: Path, tiny_model: Path, arc: Path) -> None:
+    """The next job on such a machine begins with it, and one with a number of its own does not touch it."""
+    config = ARC | {"limit": 2, "batch_size": "auto"}
+    kept = arc.parent / "batch_sizes.json"
+
+    def run(name: str, config: dict[str, Any]) -> int:
+        call_main("evaluate.run_benchmark", tmp_path, **_options(tiny_model, arc, config, name))
+        return int(read_json(tmp_path / f"{name}.json")["provenance"]["facts"]["batch_size"])
+
+    assert run("first", config) == 16
+    (machine,) = read_json(kept)
+    write_json(kept, {machine: 4, "another machine": 64})
+    assert run("second", config) == 4
+    assert run("third", ARC | {"limit": 2, "batch_size": 3}) == 3
+    assert read_json(kept) == {machine: 4, "another machine": 64}
+    first, second = (read_json(tmp_path / f"{name}.json") for name in ("first", "second"))
+    assert first["protocol"] == second["protocol"], "the size of a batch is no part of it"
 
 
 def test_wrong_metric_and_filter_and_the_right_ones(tmp_path: Path, tiny_model: Path, arc: Path) -> None:

@@ -78,6 +78,7 @@ def _score(folder: Path, hub: Path, model: Path, task: str, metric: str, chosen:
         config=config | {"source": source, "max_new_tokens": SHORT},
         dtype="float32",
         seed=1234,
+        memory_mb=6000,
         cpus=1,
         tasks=OWN_TASKS,
         model=model,

@@ -1,0 +1,189 @@
+"""The models that answer lm-eval's prompts: its own Hugging Face model, and the same with continuous batching."""
+
+import math
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from lm_eval.models.huggingface import HFLM
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+from scripts.common.console import Progress, say
+from scripts.common.errors import UserError
+
+Answer = TypeVar("Answer")
+
+PAGE = 32
+"""Tokens of a page of the cache: what an answer does not fill of its last one lies idle."""
+
+PREFILL = 2048
+"""Tokens that go through the model at once, at most, while prompts are read."""
+
+
+class SharingLM(HFLM):
+    """lm-eval's Hugging Face model, unchanged but for a line now and then that says how far it is.
+
+    Processes that share a job's questions make the same prompts, and each answers a part of them. lm-eval's own way
+    would draw other few-shot examples with each number of processes, and fail where one has no question.
+
+    Args:
+        name: the benchmark, for messages.
+        label: of the lines that tell how far it is.
+        at_once: items in one forward pass.
+        halves: take half as many when they do not fit into the memory.
+        processes: that share the requests.
+        given: what lm-eval's model takes.
+    """
+
+    def __init__(
+        self, *, name: str, label: str, at_once: int, halves: bool = False, processes: int = 1, **given: Any
+    ) -> None:
+        super().__init__(batch_size=at_once, **given)
+        self.name, self.at_once, self.halves, self.processes = name, at_once, halves, processes
+        self.progress, self.done = Progress(label, 0, "prompts"), 0
+        accelerator = getattr(self, "accelerator", None)
+        joined = accelerator.num_processes if accelerator else 1
+        if joined != processes:
+            raise RuntimeError(f"{processes} processes were to share the questions, and {joined} did")
+        self._rank, self._world_size = 0, 1  # lm-eval does as if this were the only one
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        return self._share(requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return self._share(requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm))
+
+    def _share(self, requests: list[Any], answer: Callable[[list[Any]], list[Answer]]) -> list[Answer]:
+        """The answers to the requests, of which each process gives a part."""
+        if self.processes == 1:
+            return self._fit(requests, answer)
+        rank = torch.distributed.get_rank()
+        # A run of them, so that choices of one question stay together.
+        first, after = (len(requests) * part // self.processes for part in (rank, rank + 1))
+        shares: list[list[Answer]] = [[] for _ in range(self.processes)]
+        torch.distributed.all_gather_object(shares, self._fit(requests[first:after], answer))
+        return [one for share in shares for one in share]
+
+    def _fit(self, requests: list[Any], answer: Callable[[list[Any]], list[Answer]]) -> list[Answer]:
+        """The answers to the requests, in batches that fit into the memory.
+
+        Raises:
+            UserError: one item does not fit, or fewer at once may not be taken.
+        """
+        while requests:
+            self.progress.total, self.done = len(requests), 0
+            self.batch_size_per_gpu = self._batch_of(requests)
+            try:
+                return list(answer(requests))
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+            complaint = f"{self.at_once} items at once do not fit into the memory"
+            if not self.halves or self.at_once == 1:
+                remedy = "lower it, or set it to auto" if self.at_once > 1 else "shorten them, or take more memory"
+                raise UserError(f"benchmarks.{self.name}.batch_size: {complaint}; {remedy}")
+            self.at_once //= 2
+            say(f"{self.progress.label}: {complaint}; going on with {self.at_once}")
+            clear_device_cache(garbage_collection=True)
+        return []
+
+    def _batch_of(self, requests: list[Any]) -> int:
+        """Items that lm-eval hands over at once."""
+        return self.at_once
+
+    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> Any:
+        # Choices that differ in their last token only share a forward pass.
+        self.progress.total = len({tuple(context + choice[:-1]) for _, context, choice in requests})
+        return super()._loglikelihood_tokens(requests, *args, **kwargs)
+
+    def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._count(context, super()._model_generate(context, *args, **kwargs))
+
+    def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._count(inps, super()._model_call(inps, *args, **kwargs))
+
+    def _count(self, batch: Any, result: Any) -> Any:
+        self.done += batch.shape[0]
+        self.progress.update(min(self.done, self.progress.total - 1))
+        return result
+
+
+class ContinuousLM(SharingLM):
+    """The same with transformers' continuous batching: where an answer ends, the next prompt takes its place.
+
+    An answer goes on to its end of turn or to its longest length; lm-eval cuts what stands behind a stop sequence.
+    """
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        raise UserError(
+            f"benchmarks.{self.name}.engine: continuous batching writes answers, and this task asks how likely given "
+            "ones are; remove it"
+        )
+
+    def _batch_of(self, requests: list[Any]) -> int:
+        return len(requests)  # how many of them are at work at once is the manager's affair
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], attention_mask: torch.Tensor, **sampling: Any
+    ) -> torch.Tensor:
+        """The prompts (prompts, longest) with what follows each, filled up with padding."""
+        prompts = [row[mask.bool()].tolist() for row, mask in zip(context, attention_mask, strict=True)]
+        longest, padding = context.shape[1], self.tokenizer.pad_token_id
+        if not sampling.get("do_sample") and not sampling.get("temperature"):
+            sampling = {"do_sample": False}
+        generation = GenerationConfig(
+            max_new_tokens=max_length - longest,
+            eos_token_id=self.model.generation_config.eos_token_id,
+            pad_token_id=padding,
+            **sampling,
+        )
+        # None of these sizes hangs on the memory that is free just now, so the same prompts share a batch each time.
+        batching = ContinuousBatchingConfig(
+            page_size=PAGE,
+            num_blocks=self.at_once * math.ceil(max_length / PAGE) + 1,
+            max_requests_per_batch=self.at_once,
+            max_batch_tokens=max(PREFILL, self.at_once),
+            seed=torch.initial_seed() % 2**31,
+        )
+        manager = self.model.init_continuous_batching(generation, batching)
+        # Before the start, or it would be chance which of them share the first batch.
+        names = manager.add_requests(prompts)
+        answers: dict[str, list[int]] = {}
+        try:
+            manager.start()
+            while len(answers) < len(prompts):
+                result = manager.get_result(timeout=1)
+                if result is None and not manager.is_running():
+                    raise RuntimeError("continuous batching ended before all prompts were answered")
+                if result is not None and result.error is not None:
+                    raise RuntimeError(str(result.error))
+                if result is not None:
+                    answers[result.request_id] = result.generated_tokens
+                    self._count(context[:1], None)
+        finally:
+            manager.stop(block=True, hard_stop=True)
+        written = torch.full((len(prompts), max_length), padding)
+        written[:, :longest] = context
+        for row, name in enumerate(names):
+            written[row, longest : longest + len(answers[name])] = torch.tensor(answers[name])
+        return written
+
+
+@contextmanager
+def bounded_memory(limit: int) -> Iterator[None]:
+    """Let this process have so many bytes, so that more is refused where it would be the end of the process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+ENGINES = {"hf": SharingLM, "continuous": ContinuousLM}
+"""By their names in the configuration."""

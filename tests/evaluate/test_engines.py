@@ -1,0 +1,91 @@
+"""Both engines give the same answers, in batches that fit into the memory."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+
+from scripts.common.errors import UserError
+from scripts.common.manifest import find_model
+from scripts.evaluate.engines import ContinuousLM, SharingLM, bounded_memory
+
+WORDS = ["the", "sum", "of", "three", "and", "four", "is", "seven", "and", "not", "eight", "as", "some", "say"]
+
+Build = Callable[..., SharingLM]
+
+
+@pytest.fixture
+def build(tiny_model: Path) -> Build:
+    def build(engine: type[SharingLM] = SharingLM, **given: Any) -> SharingLM:
+        model = str(find_model(tiny_model))
+        return engine(name="mine", label="test", pretrained=model, dtype="float32", device="cpu", **given)
+
+    return build
+
+
+def _request(kind: str, *arguments: Any) -> Instance:
+    return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+
+
+def _prompts(new_tokens: int, until: list[str]) -> list[Instance]:
+    settings = {"until": until, "max_gen_toks": new_tokens}
+    return [_request("generate_until", " ".join(WORDS[: 1 + i % 7]), settings) for i in range(11)]
+
+
+def _likelihoods(count: int, length: int) -> list[Instance]:
+    return [_request("loglikelihood", (f"{i} " + "say " * length)[:length], " yes") for i in range(count)]
+
+
+def _held_bytes() -> int:
+    """What counts against RLIMIT_DATA."""
+    found = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+@pytest.mark.parametrize("until", [[], ["e"]])
+def test_continuous_batching_writes_the_same(build: Build, until: list[str]) -> None:
+    """Three answers at once of eleven, twice; what stands behind a stop sequence is cut."""
+    expected = build(at_once=4).generate_until(_prompts(24, until))
+    assert len(set(expected)) > 3, "the prompts get different answers"
+    for _ in range(2):
+        continuous = build(ContinuousLM, at_once=3)
+        assert continuous.generate_until(_prompts(24, until)) == expected
+        assert continuous.done == 11
+
+
+def test_sampling_follows_the_seed(build: Build) -> None:
+    settings = {"until": [], "max_gen_toks": 12, "do_sample": True, "temperature": 1.5}
+    requests = [_request("generate_until", word, settings) for word in WORDS[:4]]
+    greedy = build(at_once=4).generate_until(_prompts(12, [])[:4])
+    first, second = (build(ContinuousLM, at_once=2).generate_until(requests) for _ in range(2))
+    assert first == second != greedy
+
+
+def test_continuous_batching_refuses_likelihoods(build: Build) -> None:
+    with pytest.raises(UserError) as caught:
+        build(ContinuousLM, at_once=2).loglikelihood(_likelihoods(1, 3))
+    words = "continuous batching writes answers, and this task asks how likely given ones are; remove it"
+    assert str(caught.value) == f"benchmarks.mine.engine: {words}"
+
+
+def test_a_batch_that_does_not_fit_is_halved(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
+    requests = _likelihoods(256, 600)
+    model = build(at_once=256, halves=True)
+    with bounded_memory(_held_bytes() + 200_000_000):
+        found = model.loglikelihood(requests)
+    assert model.at_once in (16, 32, 64)
+    told = capfd.readouterr().err.splitlines()
+    assert "test: 256 items at once do not fit into the memory; going on with 128" in told
+    assert found == build(at_once=model.at_once).loglikelihood(requests)
+
+
+def test_a_configured_batch_that_does_not_fit_is_told(build: Build) -> None:
+    model = build(at_once=256)
+    with bounded_memory(_held_bytes() + 1_000_000), pytest.raises(UserError) as caught:
+        model.loglikelihood(_likelihoods(256, 600))
+    words = "256 items at once do not fit into the memory; lower it, or set it to auto"
+    assert str(caught.value) == f"benchmarks.mine.batch_size: {words}"
