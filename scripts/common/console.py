@@ -18,6 +18,9 @@ SECONDS_BETWEEN_LINES = 5.0
 
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
 
+NO_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch says of a GPU and of main memory."""
+
 _terminal: TextIO = sys.stderr
 
 
@@ -93,6 +96,11 @@ def run_script(main: Callable[[], None]) -> None:
             say(f"error: {line}", always=True)
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+            first = str(error).partition("\n")[0]
+            remedy = "make batches smaller, or ask for more in `resources`; `snakemake plan` tells what a stage needs"
+            say(f"error: the memory is full; {remedy} ({first})", always=True)
+            raise
         # The writer of safetensors has an exception of its own, so the words decide, not the type.
         if not any(words in str(error) for words in NO_SPACE):
             raise

@@ -68,6 +68,15 @@ def test_our_own_bugs_keep_their_traceback_in_the_log(tmp_path: Path) -> None:
     assert "KeyError: 'a bug'" in (tmp_path / "x.log").read_text()
 
 
+def test_a_full_memory_is_one_clear_line(tmp_path: Path) -> None:
+    run = _run(tmp_path, "import torch; torch.zeros(10**13)", "--log", "x.log")
+    assert run.returncode == 1
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: the memory is full; make batches smaller, or ask for more in `resources`; ")
+    assert "you tried to allocate 40000000000000 bytes" in line
+    assert "Traceback" not in run.stderr and "torch.zeros" in (tmp_path / "x.log").read_text()
+
+
 FULL_DISK = "open('/dev/full', 'w').write('x' * 100_000)"
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 
