@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from scripts.common.data_config import FORMATS, Dataset, Form, PackageDataset, RejectionsDataset
+from scripts.common.data_config import (
+    ANSWER_PATTERN,
+    FORMATS,
+    VERIFY,
+    Dataset,
+    Form,
+    PackageDataset,
+    RejectionsDataset,
+    Verify,
+)
 from scripts.common.section import Arguments, Name, Section, check_function, check_pattern
 
 FORM_BY_METHOD: dict[str, Form] = {
@@ -183,8 +192,9 @@ class Lora(Section):
 class Rewards(Section):
     """What GRPO rewards, each by 0 to 1; `reward_weights` in `args` weighs them, in the order of these keys."""
 
-    answer: bool = Field(True, description="1 where the last match of `answer_pattern` is the row's `answer`.")
-    answer_pattern: str = Field(r"-?\d+", description="Regular expression that finds the answer.")
+    answer: bool = Field(True, description="1 where the answer is the row's `answer`.")
+    verify: Verify = Field("pattern", description=VERIFY)
+    answer_pattern: str = Field(r"-?\d+", description=ANSWER_PATTERN)
     format: str | None = Field(None, description="Regular expression; 1 where the whole answer matches it.")
     max_characters: int | None = Field(
         None, ge=1, description="1 up to so many characters, then falling to 0 at twice as many."

@@ -9,6 +9,9 @@ from scripts.common.section import Name, Section, check_function, check_pattern
 Form = Literal["messages", "preference", "kto", "prompt"]
 """The kinds of rows that training methods take."""
 
+Verify = Literal["pattern", "math"]
+"""How an answer is compared with the right one."""
+
 Format = Literal[
     "auto",
     "messages",
@@ -65,6 +68,13 @@ class PackageDataset(Section):
     parameters: dict[str, int] = Field({}, description="Parameters of the task, such as `max_terms`.")
 
 
+VERIFY = (
+    "How an answer is compared with the row's `answer`: as the text that `answer_pattern` finds (`pattern`), or by its "
+    "value, in `\\boxed{}`, between `$` or as a plain number, with math-verify (`math`)."
+)
+ANSWER_PATTERN = "Regular expression; its last match, or what its first group holds, is the answer of a text."
+
+
 class RejectionsDataset(Section):
     """Preference pairs for a verifiable task: the right answer against the model's own wrong samples."""
 
@@ -74,9 +84,8 @@ class RejectionsDataset(Section):
     samples: int = Field(1, ge=1, description="Answers sampled a question.")
     temperature: float = Field(1.0, gt=0, description="Sampling temperature.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
-    answer_pattern: str = Field(
-        r"-?\d+", description="Regular expression; its last match in an answer is compared with the row's `answer`."
-    )
+    verify: Verify = Field("pattern", description=VERIFY)
+    answer_pattern: str = Field(r"-?\d+", description=ANSWER_PATTERN)
     batch_size: int = Field(64, ge=1, description="Questions answered at once.")
 
     @model_validator(mode="after")

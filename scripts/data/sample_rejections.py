@@ -4,7 +4,6 @@ Every question is answered by sampling. Answers that verify as wrong become the 
 answer is the chosen side. Questions that were answered right give no pair, and are counted.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import hash_file, written_whole
 from scripts.common.manifest import find_model, write_manifest
 from scripts.common.torch_setup import prepare_torch
+from scripts.common.verify_answer import Verifier, make_verifier
 from scripts.data.schemas import SOURCE_SCHEMAS
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(find_model(options.model), padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(find_model(options.model), dtype=options.dtype).to(device).eval()
     answers = sample_answers(model, tokenizer, [row["messages"][:-1] for row in rows], source, options.name)
-    pairs = make_pairs(rows, answers, re.compile(source.answer_pattern))
+    pairs = make_pairs(rows, answers, make_verifier(source.verify, source.answer_pattern))
     numbered = [{"source_index": index, "part": "", **pair} for index, pair in enumerate(pairs)]
 
     with written_whole(options.output) as temporary:
@@ -98,7 +98,7 @@ def sample_answers(
     return answers
 
 
-def make_pairs(rows: list[dict[str, Any]], answers: list[list[str]], pattern: re.Pattern[str]) -> list[dict[str, Any]]:
+def make_pairs(rows: list[dict[str, Any]], answers: list[list[str]], is_right: Verifier) -> list[dict[str, Any]]:
     """One pair for each answer that verifies as wrong."""
     return [
         {
@@ -108,14 +108,8 @@ def make_pairs(rows: list[dict[str, Any]], answers: list[list[str]], pattern: re
         }
         for row, texts in zip(rows, answers, strict=True)
         for answer in texts
-        if not is_right(answer, row["answer"], pattern)
+        if not is_right(answer, row["answer"])
     ]
-
-
-def is_right(text: str, answer: str, pattern: re.Pattern[str]) -> bool:
-    """The last match of the pattern is the answer. An answer without a match is wrong."""
-    matches = [match.group() for match in pattern.finditer(text)]
-    return bool(matches) and matches[-1].strip() == answer.strip()
 
 
 if __name__ == "__main__":

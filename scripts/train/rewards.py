@@ -9,7 +9,7 @@ from datasets import Dataset
 from scripts.common.config import Rewards
 from scripts.common.errors import UserError
 from scripts.common.user_function import load_function
-from scripts.data.sample_rejections import is_right
+from scripts.common.verify_answer import Verifier, make_verifier, parse_right
 
 Completion = list[dict[str, str]]
 Reward = Callable[..., list[float | None]]
@@ -28,7 +28,14 @@ def make_rewards(rewards: Rewards, stage: str, rows: Dataset) -> list[Reward]:
         missing = sum(answer is None for answer in rows["answer"])
         if missing:
             raise UserError(f"{where}.answer: {missing} of {len(rows)} rows have no answer to verify against")
-        functions.append(reward_answer(re.compile(rewards.answer_pattern)))
+        if rewards.verify == "math":
+            unread = [answer for answer in rows["answer"] if not parse_right(answer)]
+            if unread:
+                raise UserError(
+                    f"{where}.verify: {len(unread)} of {len(rows)} rows have an answer that math-verify cannot read, "
+                    f"such as {unread[0]!r}; mend them, or set it to pattern"
+                )
+        functions.append(reward_answer(make_verifier(rewards.verify, rewards.answer_pattern)))
     if rewards.format:
         functions.append(reward_format(re.compile(rewards.format, re.DOTALL)))
     if rewards.max_characters:
@@ -38,11 +45,11 @@ def make_rewards(rewards: Rewards, stage: str, rows: Dataset) -> list[Reward]:
     return functions
 
 
-def reward_answer(pattern: re.Pattern[str]) -> Reward:
-    """1 where the last match of the pattern is the row's answer."""
+def reward_answer(is_right: Verifier) -> Reward:
+    """1 where the answer is the row's."""
 
     def answer_reward(completions: list[Completion], answer: list[str], **columns: Any) -> list[float | None]:
-        return [float(is_right(said(c), right, pattern)) for c, right in zip(completions, answer, strict=True)]
+        return [float(is_right(said(c), right)) for c, right in zip(completions, answer, strict=True)]
 
     return answer_reward
 

@@ -1,6 +1,5 @@
 """Rejected answers are the model's own, and verified as wrong."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,12 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json
 from scripts.common.manifest import find_model
 from scripts.common.torch_setup import prepare_torch
-from scripts.data.sample_rejections import is_right, make_pairs, sample_answers
+from scripts.common.verify_answer import make_verifier
+from scripts.data.sample_rejections import make_pairs, sample_answers
 from scripts.data.schemas import SCHEMAS, SOURCE_SCHEMAS, Row
 from tests.common.running import call_main, run_script
 
-NUMBER = re.compile(r"-?\d+")
-
-
-@pytest.mark.parametrize(
-    ("text", "answer", "right"),
-    [
-        ("8 + 2 = 10; 10 - 7 = 3. Answer: 3", "3", True),
-        ("3. No, wait: 4", "3", False),
-        ("-3", "3", False),
-        ("Answer: -3.", "-3", True),
-        ("I do not know", "3", False),
-        ("", "3", False),
-        ("13", "3", False),
-        ("3", " 3 ", True),
-    ],
-)
-def test_the_last_number_counts(text: str, answer: str, right: bool) -> None:
-    assert is_right(text, answer, NUMBER) is right
+is_right = make_verifier("pattern", r"-?\d+")
 
 
 def _row(index: int, answer: str | None = "3") -> dict[str, Any]:
@@ -45,7 +28,7 @@ def _row(index: int, answer: str | None = "3") -> dict[str, Any]:
 
 def test_one_pair_for_each_wrong_answer() -> None:
     rows = [_row(0), _row(1), _row(2)]
-    pairs = make_pairs(rows, [["3", "4"], ["3", "3"], ["5", "none"]], NUMBER)
+    pairs = make_pairs(rows, [["3", "4"], ["3", "3"], ["5", "none"]], is_right)
     assert [pair["rejected"][0]["content"] for pair in pairs] == ["4", "5", "none"]
     assert [pair["prompt"] for pair in pairs] == [rows[i]["messages"][:1] for i in (0, 2, 2)]
     assert all(pair["chosen"] == [{"role": "assistant", "content": "Answer: 3"}] for pair in pairs)
@@ -82,7 +65,7 @@ def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
     assert facts["right"] + facts["rows"] == 10 and facts["rows"] == len(pairs) > 0
     assert facts["malformed"] == 0
     for i, pair in enumerate(pairs):
-        assert not is_right(pair["rejected"][0]["content"], "3", NUMBER)
+        assert not is_right(pair["rejected"][0]["content"], "3")
         assert (pair["source_index"], pair["part"], pair["problem"], pair["balance"]) == (i, "", None, None)
 
     # The same seed gives the same answers, in this process too, and the questions come in the order of their source.
@@ -92,7 +75,7 @@ def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
     source = RejectionsDataset.model_validate(SOURCE)
     answers = sample_answers(model, tokenizer, [row["messages"][:-1] for row in rows], source, "pairs")
     assert [len(texts) for texts in answers] == [2] * 5
-    assert make_pairs(rows, answers, NUMBER) == [_answers(pair) for pair in pairs]
+    assert make_pairs(rows, answers, is_right) == [_answers(pair) for pair in pairs]
 
 
 def _answers(pair: Row) -> Row:

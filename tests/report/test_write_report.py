@@ -137,7 +137,9 @@ def test_several_seeds_are_told_with_what_lies_between_them(write: Write) -> Non
     row |= {"p_value": 0.004, "p_adjusted": 0.004, "verdict": "improved"}
     report = plain(write(make_tables() | {"seed_comparisons": [row]}))
     assert "| sums | sft against base | 3 | 200 | +25.0 [+10.0, +40.0] | 5.0 | 0.004 | improved |" in report
-    sentence = "sft, over its 3 seeds, against base: improves on sums (+25.0 points, 95% interval +10.0 to +40.0; n = 200"
+    sentence = (
+        "sft, over its 3 seeds, against base: improves on sums (+25.0 points, 95% interval +10.0 to +40.0; n = 200"
+    )
     assert sentence in report.replace("*", "")
     assert "one stage trained several times" in report and "trained once, with one seed" not in report
     assert "trained once, with one seed" in plain(write(make_tables()))
