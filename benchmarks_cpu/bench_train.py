@@ -2,10 +2,11 @@
 
 SmolLM2-135M learns from the same 256 conversations, 8 an optimiser step, for one epoch, with all weights and with LoRA:
 by our stage, by a plain TRL script with TRL's defaults (bench_train_plain.py), and, given the command of a
-LLaMA-Factory (`--llamafactory PATH`), by that with its nearest settings. Each is a whole process, from its start to the
-saved model, one after another and all of them again (`--rounds`). The conversations are made of words of the model's
-own vocabulary, with lengths that scatter as those of instruction data do. Every trained model is then scored by its
-loss on 64 more of them. Printed are the seconds of each process, trained samples a second, ratios, and the losses.
+LLaMA-Factory (`--llamafactory PATH`), by that with its nearest settings; all three make products in bfloat16. Each is
+a whole process, from its start to the saved model, one after another and all of them again (`--rounds`). The
+conversations are made of words of the model's own vocabulary, with lengths that scatter as those of instruction data
+do. Every trained model is then scored by its loss on 64 more of them. Printed are the seconds of each process, trained
+samples a second, ratios, and the losses.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def our_command(model: Path, rows: dict[str, Path], tuning: str, output: Path) -
     stage = {"method": "sft", "from": "base", "dataset": "rows", "tuning": tuning, "lora": LORA, "args": args}
     return [
         *(sys.executable, "-m", "scripts.train.train_sft", "--name", "bench", "--config", json.dumps(stage)),
-        *("--seed", 0, "--dtype", "float32", "--cpus", os.cpu_count(), "--parent", model, "--train", rows["train"]),
+        *("--seed", 0, "--dtype", "bfloat16", "--cpus", os.cpu_count(), "--parent", model, "--train", rows["train"]),
         *("--validation", rows["nothing"], "--steps", output / "steps.parquet", "--manifest", output / "manifest.json"),
     ]
 
@@ -149,6 +150,7 @@ def factory_command(program: str, model: Path, rows: dict[str, Path], tuning: st
         "learning_rate": LEARNING_RATE[tuning],
         "num_train_epochs": 1,
         "lr_scheduler_type": "linear",
+        "bf16": True,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",

@@ -28,6 +28,7 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 from scripts.common.files import write_json
 from scripts.common.manifest import find_model
 from scripts.data.schemas import SCHEMAS
+from scripts.train import varlen_attention
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -73,7 +74,7 @@ def main() -> None:
 
 def cases(length: int) -> Iterator[Case]:
     """Everything that is measured, the packed SFT first."""
-    attentions = ["sdpa", "flex_attention"]
+    attentions = [varlen_attention.NAME, "sdpa", "flex_attention"]
     attentions += ["flash_attention_2"] if is_flash_attn_2_available() else []
     attentions += ["flash_attention_3"] if is_flash_attn_3_available() else []
     packed = {"packing": True, "max_length": length, "per_device_train_batch_size": 2}

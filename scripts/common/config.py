@@ -165,8 +165,8 @@ class Model(Section):
     source: ModelSource = Field(description="Where the model comes from.")
     dtype: Literal["float32", "bfloat16"] = Field(
         "bfloat16",
-        description="Precision of training and evaluation. Products of float32 matrices use a processor's bf16 or TF32 "
-        "units where it has them.",
+        description="Precision of training and evaluation. With bfloat16, weights that are trained stay float32 until "
+        "they are saved. Products of float32 matrices use a processor's bf16 or TF32 units where it has them.",
     )
     system: str | None = Field(
         None, description="System message put before every conversation without one; null for none."
@@ -238,7 +238,7 @@ class Stage(Section):
     ] = Field(
         "auto",
         description="Implementation of attention. `auto`: on a GPU FlashAttention where it is installed, else "
-        "`varlen_attention` (PyTorch's own kernel) for packed examples; `sdpa` everywhere else.",
+        "`varlen_attention` (PyTorch's own) for packed examples, on CPUs too; `sdpa` everywhere else.",
     )
     args: Arguments = Field(
         {}, description="Fields of TRL's config of the method (`SFTConfig`, `DPOConfig`, ...), such as `learning_rate`."

@@ -19,8 +19,10 @@ BUCKET = 500_000_000
 LIVE = 1_000_000_000
 """Weights that ZeRO-3 has gathered at once (`stage3_max_live_parameters`, default of DeepSpeed 0.19.8)."""
 
-TILE = (4_096, 32_768)
-"""Tokens and words of the tiles in which TRL 1.16 multiplies by the LM head (`trl/kernels/chunked_logprob.py`)."""
+TILE_TOKENS = 4_096
+TILE_WORDS = {"cpu": 2_048, "gpu": 32_768}
+"""Tokens and words of the tiles in which TRL 1.16 multiplies by the LM head (`trl/kernels/chunked_logprob.py`); on CPUs
+their width is ours (`scripts/train/lm_head.py`)."""
 
 FRAMEWORK = {"cpu": 0.62e9, "gpu": 2.0e9}
 """Bytes that libraries take whatever is trained: on CPUs measured (Python, torch, transformers, TRL), on GPUs assumed
@@ -140,8 +142,8 @@ def _weights(shape: Shape, stage: Stage, setup: Setup) -> float:
 
 
 def _casts(stage: Stage, setup: Setup) -> bool:
-    """Trained weights are float32 and products bfloat16, by autocast; that is so on GPUs, but not with DeepSpeed."""
-    return setup.on_gpu and setup.dtype == "bfloat16" and not _holds_copies(stage)
+    """Trained weights are float32 and products bfloat16, by autocast; not so with DeepSpeed."""
+    return setup.dtype == "bfloat16" and not _holds_copies(stage)
 
 
 def _gradients(shape: Shape, stage: Stage, setup: Setup) -> tuple[float, float]:
@@ -233,18 +235,16 @@ def _head(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> float:
     """Logits and what becomes of them.
 
     ORPO keeps the logits of all tokens: themselves, and in float32 their log-softmax and its gradient. All others
-    multiply in tiles: a buffer for one in the precision of the products, as wide as a tile can be (a CPU's memory is
-    taken only where it is written, so there as wide as the words), and on CPUs, which have no kernel for it, six times
-    its contents in float32. The gradients of the last hidden states are float32, and so are those of the head where it
-    is trained.
+    multiply in tiles: a buffer for one in the precision of the products, as wide as a tile can be, and on CPUs, which
+    have no kernel for it, six times its contents in float32. The gradients of the last hidden states are float32, and
+    so are those of the head where it is trained.
     """
     a = 2 if _casts(stage, setup) else setup.number
     gradients = 4 * batch.tokens * shape.hidden + (4 * shape.embedding if not setup.adapters else 0)
     if stage.method == "orpo":
         return batch.tokens * shape.vocabulary * (a + 8) + gradients
-    tokens, words = min(batch.tokens, TILE[0]), min(shape.vocabulary, TILE[1])
-    tile = a * TILE[1] if setup.on_gpu else (a + 6 * 4) * words
-    return tokens * tile + gradients
+    width = TILE_WORDS["gpu"] * a if setup.on_gpu else min(shape.vocabulary, TILE_WORDS["cpu"]) * (a + 6 * 4)
+    return min(batch.tokens, TILE_TOKENS) * width + gradients
 
 
 def _saving(shape: Shape, stage: Stage, setup: Setup) -> float:

@@ -66,7 +66,6 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_validation: bool) -> Arguments:
     """TRL's config of the method for this job. ZeRO-3 loads the model in parts when this was called before."""
     stage = job.stage
-    on_gpu = job.device == "cuda"
     settings = DEFAULTS | ({"eval_strategy": "epoch"} if has_validation else {}) | stage.args
     if settings.get("padding_free") and not settings.get("packing"):
         settings.setdefault("max_length", None)  # TRL cuts rows only where it pads or packs them
@@ -74,13 +73,13 @@ def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_valida
         "output_dir": str(job.checkpoints),
         "seed": job.seed,
         "data_seed": job.seed,
-        "use_cpu": not on_gpu,
-        "bf16": on_gpu and job.dtype == "bfloat16",
+        "use_cpu": job.device == "cpu",
+        "bf16": job.dtype == "bfloat16",
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,  # it would hide a loss that is not a number
     }
     strategy = copy.deepcopy(STRATEGIES[stage.strategy])
-    if "deepspeed" in strategy and on_gpu:
+    if "deepspeed" in strategy:
         strategy["deepspeed"]["bf16"] = {"enabled": job.dtype == "bfloat16"}
     if stage.method == "sft":
         # It learns the assistant's turns, up to the end of the turn.

@@ -16,6 +16,7 @@ from scripts.common.files import hash_file, hash_json, read_json, write_json
 from scripts.common.manifest import find_model
 from scripts.train import varlen_attention
 from scripts.train.job import Job
+from scripts.train.lm_head import fit_lm_head
 
 PROBE_TOKENS = 128
 """Tokens of the text by which a saved model is compared with the trained one."""
@@ -37,6 +38,7 @@ def load_model(job: Job) -> PreTrainedModel:
     DeepSpeed keep float32 copies of their own, so there the model takes the run's precision.
     """
     stage = job.stage
+    fit_lm_head(job.device)
     if stage.strategy == "zero3":
         import deepspeed
 
@@ -75,8 +77,8 @@ def own_device(job: Job) -> str:
 def choose_attention(job: Job) -> str:
     """The attention that the stage names, or else the fastest that keeps packed examples apart and is installed here.
 
-    That is, on a GPU, FlashAttention where it is installed (3 before 2), and for packed examples PyTorch's own kernel
-    of the same kind; everywhere else `sdpa`, which masks what lies between examples.
+    That is, on a GPU, FlashAttention where it is installed (3 before 2); for packed examples, there and on a CPU,
+    PyTorch's own attention of the same kind; everywhere else `sdpa`, which masks what lies between examples.
     """
     if job.stage.attention != "auto":
         return job.stage.attention
@@ -87,7 +89,7 @@ def choose_attention(job: Job) -> str:
             return "flash_attention_2"
         if job.stage.is_packed:
             return varlen_attention.NAME
-    return "sdpa"
+    return varlen_attention.NAME if job.device == "cpu" and job.stage.is_packed else "sdpa"
 
 
 def check_packing(trainer: Trainer, job: Job) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """PyTorch's own attention over examples that lie end to end, for transformers: nothing between examples is computed."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
@@ -44,7 +46,7 @@ def attend(
     (bounds, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
     # The norms of queries and keys may have made float32 of them, which the kernel does not take.
     flat = [states[0].transpose(0, 1).to(value.dtype) for states in (query, key, value)]
-    output = varlen_attn(
+    output = (varlen_attn if query.is_cuda else attend_apart)(
         *flat,
         bounds,
         bounds,
@@ -56,6 +58,43 @@ def attend(
     )
     assert isinstance(output, torch.Tensor)
     return output.unsqueeze(0), None
+
+
+def attend_apart(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    key_bounds: torch.Tensor,
+    longest: int,
+    longest_key: int,
+    *,
+    scale: float | None,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """What the kernel computes, on a CPU, for which there is none: one example after another.
+
+    Args:
+        query, key, value: (tokens, heads, head size).
+        bounds: (examples + 1,), where each example begins, and the end.
+        window_size: how far back a token sees, -1 for to the beginning; and 0, for nothing of what comes.
+
+    Returns:
+        (tokens, heads, head size).
+    """
+    parts = []
+    for start, end in pairwise(bounds.tolist()):
+        example = [states[None, start:end].transpose(1, 2) for states in (query, key, value)]
+        mask, size = None, end - start
+        if 0 <= window_size[0] < size - 1:
+            back = torch.arange(size)[:, None] - torch.arange(size)
+            mask = (back >= 0) & (back <= window_size[0])
+        part = scaled_dot_product_attention(
+            *example, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=enable_gqa
+        )
+        parts.append(part[0].transpose(0, 1))
+    return torch.cat(parts)
 
 
 AttentionInterface.register(NAME, attend)

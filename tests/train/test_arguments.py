@@ -30,6 +30,13 @@ def test_arguments_go_over_our_defaults(tmp_path: Path, tokenizer: Any) -> None:
     assert make_arguments(SFTConfig, job, tokenizer, has_validation=True).eval_strategy == "epoch"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_products_are_made_in_the_precision_of_the_run(tmp_path: Path, tokenizer: Any, dtype: str) -> None:
+    job = make_job(tmp_path)
+    job.__dict__["dtype"] = dtype
+    assert make_arguments(SFTConfig, job, tokenizer, False).bf16 is (dtype == "bfloat16")
+
+
 def test_arguments_of_dpo(tmp_path: Path, tokenizer: Any) -> None:
     args = make_arguments(DPOConfig, make_job(tmp_path, method="dpo", args={"beta": 0.3}), tokenizer, False)
     assert args.beta == 0.3

@@ -70,9 +70,25 @@ def test_learns(tmp_path: Path, tiny_model: Path, finished: Path, rows: Path, me
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.generation_config.eos_token_id == [AutoTokenizer.from_pretrained(folder).eos_token_id]
     facts = read_json(tmp_path / "stage" / "manifest.json")["facts"]
+    assert facts["attention"] == "sdpa", "nothing is packed"
     probe = torch.tensor([range(100)])
     untrained = read_logits(AutoModelForCausalLM.from_pretrained(parent.parent / "model"), probe)
     moved = torch.linalg.vector_norm(read_logits(model, probe) - untrained) / torch.linalg.vector_norm(untrained)
     assert moved > 4 * facts["reload_difference"] and moved > 0.02, "it is the trained model, not its parent"
     assert (facts["trainable_parameters"] == facts["parameters"]) is (tuning == "full")
     assert facts["reload_difference"] < (0.05 if tuning == "qlora" else 1e-4), "the saved model answers as the trained"
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_learns_in_bfloat16(tmp_path: Path, tiny_model: Path, rows: Path, tuning: str) -> None:
+    """As GPUs do, and CPUs with such units: products in bfloat16, trained weights in float32 until they are saved."""
+    args = {"learning_rate": 1e-2, "max_steps": 8, "padding_free": True, "max_length": None}
+    section = {"tuning": tuning, "lora": {"r": 16, "alpha": 64}, "args": ARGS["sft"] | args}
+    options = method_options("sft", tiny_model, rows, section) | {"dtype": "bfloat16"}
+    call_main("train.train_sft", tmp_path, **options)
+    losses = [row["loss"] for row in pq.read_table(tmp_path / "stage.parquet").to_pylist() if row["loss"] is not None]
+    assert losses[-1] < 0.8 * losses[0]
+    facts = read_json(tmp_path / "stage" / "manifest.json")["facts"]
+    assert facts["attention"] == "varlen_attention" and facts["packing_difference"] < 0.05
+    saved = load_file(tmp_path / "stage" / "model" / "model.safetensors")
+    assert {weights.dtype for weights in saved.values()} == {torch.bfloat16}

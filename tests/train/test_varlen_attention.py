@@ -1,47 +1,37 @@
-"""What is handed to PyTorch's kernel, which runs on GPUs only: here plain attention of each example stands for it."""
+"""PyTorch's attention over examples end to end: the kernel runs on GPUs, and one example after another on a CPU."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM
 
 from scripts.common.manifest import find_model
 from scripts.train import varlen_attention
 from scripts.train.model import compare_logits, read_logits
+from scripts.train.varlen_attention import attend_apart
 
 
-def _plain(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bounds: torch.Tensor,
-    key_bounds: torch.Tensor,
-    longest: int,
-    longest_key: int,
-    *,
-    scale: float,
-    window_size: tuple[int, int],
-    enable_gqa: bool,
-) -> torch.Tensor:
-    assert bounds.dtype == torch.int32 and bounds is key_bounds and window_size == (-1, 0)
+def _watched(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
+    """What stands for the kernel, after a look at what the kernel would be given."""
+    bounds, key_bounds, longest, longest_key = given
+    assert bounds.dtype == torch.int32 and bounds is key_bounds
     assert longest == longest_key == int(bounds.diff().max())
-    parts = []
-    for start, end in pairwise(bounds.tolist()):
-        states = [states[start:end].transpose(0, 1)[None] for states in (query, key, value)]
-        part = scaled_dot_product_attention(*states, is_causal=True, scale=scale, enable_gqa=enable_gqa)
-        parts.append(part[0].transpose(0, 1))
-    return torch.cat(parts)
+    assert set(named) == {"scale", "window_size", "enable_gqa"}
+    return attend_apart(query, key, value, *given, **named)
 
 
-def test_packed_examples_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
-    monkeypatch.setattr(varlen_attention, "varlen_attn", _plain)
-    folder = find_model(tiny_model)
+@pytest.mark.parametrize("window", [None, 4])
+def test_packed_examples_do_not_see_each_other(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, window: int | None
+) -> None:
+    monkeypatch.setattr(varlen_attention, "attend_apart", _watched)
+    sliding = {"use_sliding_window": True, "sliding_window": window, "layer_types": ["sliding_attention"] * 2}
     model, plain = (
-        AutoModelForCausalLM.from_pretrained(folder, attn_implementation=name)
+        AutoModelForCausalLM.from_pretrained(
+            find_model(tiny_model), attn_implementation=name, **(sliding if window else {})
+        )
         for name in (varlen_attention.NAME, "sdpa")
     )
     examples = [torch.arange(20), torch.arange(50, 57), torch.arange(30, 31)]
@@ -50,6 +40,9 @@ def test_packed_examples_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch, 
     alone = torch.cat([read_logits(plain, example[None]) for example in examples], dim=1)
     assert compare_logits(packed, alone) < 1e-5
     assert compare_logits(read_logits(model, examples[0][None]), alone[:, :20]) < 1e-5, "one example, without positions"
+    if window:
+        unlimited = AutoModelForCausalLM.from_pretrained(find_model(tiny_model), attn_implementation="sdpa")
+        assert compare_logits(packed[:, :20], read_logits(unlimited, examples[0][None])) > 1e-3
 
 
 @pytest.mark.parametrize(
