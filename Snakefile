@@ -36,6 +36,7 @@ include: "rules/report.smk"
 
 onstart:
     refuse_second_head()
+    refuse_missing_vllm()
 
 
 onerror:

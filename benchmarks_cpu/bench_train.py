@@ -2,11 +2,15 @@
 
 SmolLM2-135M learns from the same 256 conversations, 8 an optimiser step, for one epoch, with all weights and with LoRA:
 by our stage, by a plain TRL script with TRL's defaults (bench_train_plain.py), and, given the command of a
-LLaMA-Factory (`--llamafactory PATH`), by that with its nearest settings; all three make products in bfloat16. Each is
-a whole process, from its start to the saved model, one after another and all of them again (`--rounds`). The
-conversations are made of words of the model's own vocabulary, with lengths that scatter as those of instruction data
-do. Every trained model is then scored by its loss on 64 more of them. Printed are the seconds of each process, trained
-samples a second, ratios, and the losses.
+LLaMA-Factory (`--llamafactory PATH`), by that with its nearest settings: activations are kept, and no row is padded
+beyond its batch. All three make products in bfloat16. Each is a whole process, from its start to the saved model, one
+after another and all of them again (`--rounds`). The conversations are made of words of the model's own vocabulary,
+with lengths that scatter as those of instruction data do. Every trained model is then scored by its loss on 64 more of
+them. Printed are the seconds of each process, trained samples a second, ratios, and the losses.
+
+LLaMA-Factory wants an environment of its own: `pip install llamafactory==0.9.5 torch==2.13.0`. It imports torchaudio,
+which text does not need; where no build of it goes with this torch, uninstall it and torchvision, and leave an empty
+`torchaudio.py` in its place.
 """
 
 import argparse
@@ -36,6 +40,10 @@ from scripts.data.schemas import SCHEMAS
 
 SAMPLES, HELD_OUT, BATCH = 256, 64, 8
 LONGEST = 1024
+
+SEED = 42
+"""The others' default."""
+
 LEARNING_RATE = {"full": 2e-5, "lora": 2e-4}
 LORA = {"r": 16, "alpha": 32}
 
@@ -115,12 +123,13 @@ def our_command(model: Path, rows: dict[str, Path], tuning: str, output: Path) -
         "per_device_train_batch_size": BATCH,
         "max_length": None,
         "padding_free": True,
+        "bf16": True,
         "lr_scheduler_type": "linear",
     }
     stage = {"method": "sft", "from": "base", "dataset": "rows", "tuning": tuning, "lora": LORA, "args": args}
     return [
         *(sys.executable, "-m", "scripts.train.train_sft", "--name", "bench", "--config", json.dumps(stage)),
-        *("--seed", 0, "--dtype", "bfloat16", "--cpus", os.cpu_count(), "--parent", model, "--train", rows["train"]),
+        *("--seed", SEED, "--dtype", "float32", "--cpus", os.cpu_count(), "--parent", model, "--train", rows["train"]),
         *("--validation", rows["nothing"], "--steps", output / "steps.parquet", "--manifest", output / "manifest.json"),
     ]
 
@@ -151,6 +160,7 @@ def factory_command(program: str, model: Path, rows: dict[str, Path], tuning: st
         "num_train_epochs": 1,
         "lr_scheduler_type": "linear",
         "bf16": True,
+        "disable_gradient_checkpointing": True,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",

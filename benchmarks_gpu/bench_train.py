@@ -2,8 +2,9 @@
 
 A Qwen3-4B with random weights, made from its config, trains through our own stages on made-up rows: packed SFT at 4,096
 tokens, for LoRA and full, with and without activation checkpointing and compilation, with each attention that is
-installed; DPO; and GRPO with its sampling. For each: tokens a second, utilisation of model FLOPs and peak memory after
-the first steps. What fails, such as for want of memory, is told by its last line, and the rest goes on.
+installed; DPO; and GRPO with its sampling. For each: trained (and sampled) tokens a second, utilisation of model FLOPs
+and peak memory after the first steps. What fails, such as for want of memory, is told by its last line, and the rest
+goes on.
 `--layers 2 --length 256` tries it on a small machine.
 """
 
@@ -109,7 +110,9 @@ def measure(case: Case, model: Path, folder: Path) -> dict[str, Any]:
     steps = [row for row in pq.read_table(output / "steps.parquet").to_pylist() if row["loss"] is not None][WARM_UP:]
     seconds = sum(row["seconds"] for row in steps)
     mfu = sum((row.get("mfu") or 0) * row["seconds"] for row in steps) / seconds
+    sampled = sum(row.get("completions/mean_length") or 0 for row in steps) * case.args["per_device_train_batch_size"]
     return {
+        "sampled_tokens_per_second": round(sampled / seconds) or None,
         "tokens_per_second": round(sum(row["tokens"] for row in steps) / seconds),
         "mfu": round(mfu, 3) or None,
         "peak_memory_gb": round(max(row["memory_gb"] for row in steps), 1),

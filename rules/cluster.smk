@@ -1,4 +1,13 @@
-# The cluster: whether it would run this, and how far the run is. Both only ask.
+# The cluster: how many GPUs it is asked for at once, whether it would run this, and how far the run is. The rules only ask.
+from scripts.cluster.gpus_at_once import NAME, limit_gpus
+
+try:
+    GPUS_AT_ONCE = limit_gpus(cfg, given=getattr(workflow.global_resources.get(NAME), "value", None))
+except UserError as error:
+    sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+
+if GPUS_AT_ONCE:
+    workflow.register_resource(NAME, GPUS_AT_ONCE)
 
 
 rule status:
@@ -34,6 +43,9 @@ rule check_cluster:
         requests=asked_resources,
         settings=executor_settings,
         work=f"work/{cfg.run.name}",
+        results=f"results/{cfg.run.name}",
+        logs=f"logs/{cfg.run.name}",
     shell:
         "exec python -m scripts.cluster.check_cluster --config {params.config:q} --requests {params.requests:q}"
-        " --settings {params.settings:q} --work {params.work} --log {log}"
+        " --settings {params.settings:q} --work {params.work} --results {params.results} --logs {params.logs}"
+        " --log {log}"

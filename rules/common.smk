@@ -13,7 +13,7 @@ from scripts.cluster.slurm import find_jobs
 from scripts.common.config import QUESTIONS
 from scripts.common.data_config import RejectionsDataset
 from scripts.common.load_config import load_config
-from scripts.common.environment import prepare_environment
+from scripts.common.environment import VLLM, prepare_environment, require_vllm
 from scripts.common.errors import UserError
 from scripts.evaluate.tasks import check_tasks
 
@@ -98,6 +98,12 @@ def own_task(benchmark):
     return [str(path) for path in paths if path.is_file()]
 
 
+def own_scoring(benchmark):
+    """How answers to a task of ours with code of its own are scored."""
+    has_code = (OWN_TASKS / f"{cfg.benchmarks[benchmark].task}.py").is_file()
+    return [str(REPOSITORY / "scripts/evaluate/rubric.py")] if has_code else []
+
+
 def mirror_files(source):
     """The files of a local mirror of the hub, so that a change in them is seen."""
     if source.kind != "file":
@@ -120,7 +126,7 @@ def named_targets():
 
 
 def job_resources(kind):
-    """Resources of a job, as Snakemake and its SLURM executor read them."""
+    """Resources of a job, as Snakemake and its SLURM executor read them; `gpus_at_once` is for Snakemake alone."""
     wanted = getattr(cfg.resources, kind)
     resources = {
         "mem_mb": wanted.memory_gb * 1000,
@@ -128,7 +134,7 @@ def job_resources(kind):
         "cpus_per_task": wanted.cpus,
     }
     # A job without GPUs does not name them at all.
-    return resources | ({"gpu": wanted.gpus, "nodes": 1} if wanted.gpus else {})
+    return resources | ({"gpu": wanted.gpus, "gpus_at_once": wanted.gpus, "nodes": 1} if wanted.gpus else {})
 
 
 def training_resources():
@@ -136,8 +142,11 @@ def training_resources():
     wanted = cfg.resources.train
     if wanted.nodes == 1:
         return job_resources("train")
-    gpus = {"gpu": wanted.gpus * wanted.nodes, "tasks_per_gpu": 0} if wanted.gpus else {}
-    return job_resources("train") | gpus | {"nodes": wanted.nodes, "tasks": wanted.nodes, "mpi": "srun"}
+    several = {"nodes": wanted.nodes, "tasks": wanted.nodes, "mpi": "srun"}
+    if wanted.gpus:
+        gpus = wanted.gpus * wanted.nodes
+        several |= {"gpu": gpus, "gpus_at_once": gpus, "tasks_per_gpu": 0}
+    return job_resources("train") | several
 
 
 def cpus(kind):
@@ -155,7 +164,7 @@ def compute(kind):
 def benchmark_resources():
     """Resources of a job that scores a model on a benchmark: those of an evaluation, for each of its processes."""
     alone = job_resources("evaluate")
-    shared = {key: alone[key] for key in ("mem_mb", "cpus_per_task", "gpu") if key in alone}
+    shared = {key: alone[key] for key in ("mem_mb", "cpus_per_task", "gpu", "gpus_at_once") if key in alone}
     return alone | {key: for_each_process(value) for key, value in shared.items()}
 
 
@@ -165,8 +174,10 @@ def for_each_process(value):
 
 
 def benchmark_launcher(benchmark):
-    """How a benchmark is started: by itself, or as processes that share its questions."""
+    """How a benchmark is started: by itself, or as processes that share its questions; vLLM starts its own."""
     processes = cfg.benchmarks[benchmark].processes
+    if cfg.benchmarks[benchmark].engine == "vllm":
+        return f'"${VLLM}" -m'
     return "python -m" if processes == 1 else f"torchrun --standalone --nproc-per-node {processes} -m --"
 
 
@@ -194,6 +205,16 @@ def only_asks():
     return bool(targets) and targets <= set(QUESTIONS)
 
 
+def refuse_missing_vllm():
+    """End before anything is submitted when a benchmark's engine is not there."""
+    try:
+        for name, benchmark in cfg.benchmarks.items():
+            if benchmark.engine == "vllm" and not only_asks():
+                require_vllm(name)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
 def uses_slurm():
     """Jobs are submitted to SLURM."""
     return hasattr(workflow.executor_settings, "status_command")
@@ -219,13 +240,13 @@ def refuse_second_head():
 def tell_failures():
     """Name at the very end what failed since the start, with its last words: thousands of lines may lie between.
 
-    A single failure has just been told, unless it was SLURM that ended the job.
+    A single failure has just been told, unless Snakemake kept going, or it was SLURM that ended the job.
     """
     if only_asks():
         return
     failures = list(find_failures(Path("logs", cfg.run.name), since=STARTED))
     kills = list(find_kills(Path(".snakemake/slurm_logs"), since=STARTED))
-    if kills or len(failures) > 1:
+    if kills or len(failures) > (0 if workflow.execution_settings.keep_going else 1):
         print("\n".join(describe_failures(failures + kills)), file=sys.stderr)
 
 
@@ -254,5 +275,5 @@ def asked_resources(wildcards):
 
 def executor_settings(wildcards):
     """What the profile sets for all jobs, as JSON."""
-    names = ("qos", "reservation", "requeue", "no_requeue")
+    names = ("qos", "reservation", "requeue", "no_requeue", "status_command")
     return json.dumps({name: getattr(workflow.executor_settings, name, None) for name in names})

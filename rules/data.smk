@@ -59,6 +59,7 @@ rule sample_rejections:
         "<logs>/sample_rejections/{dataset}.log",
     wildcard_constraints:
         dataset=one_of(SAMPLED),
+    priority: 40  # a stage waits for it, and benchmarks would take the GPUs first
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.evaluate.cpus

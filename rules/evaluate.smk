@@ -4,6 +4,7 @@ rule run_benchmark:
         model="<work>/models/{model}/manifest.json",
         benchmark="<work>/benchmarks/{benchmark}/manifest.json",
         task=lambda wildcards: own_task(wildcards.benchmark),
+        scoring=lambda wildcards: own_scoring(wildcards.benchmark),
     output:
         by_item="<results>/scores/{model}/{benchmark}.items.jsonl",
         scores="<results>/scores/{model}/{benchmark}.json",

@@ -13,9 +13,11 @@ rule plan:
         config=json.dumps(cfg.part(), ensure_ascii=False),
         work=f"work/{cfg.run.name}",
         results=f"results/{cfg.run.name}",
+        # SLURM ends a job at its hours, and Snakemake submits it again; nobody ends one on this machine.
+        attempts=lambda wildcards: f"--attempts {workflow.execution_settings.retries + 1}" if uses_slurm() else "",
     shell:
         "exec python -m scripts.plan.make_plan --config {params.config:q} --work {params.work}"
-        " --results {params.results} --log {log}"
+        " --results {params.results} {params.attempts} --log {log}"
 
 
 rule forecast_training:

@@ -1,17 +1,22 @@
 """Tell what the cluster has against what a run asks for, line by line, and what to do where it does not fit.
 
-SLURM judges what each job would ask for (`sbatch --test-only`). Then a small job runs on a compute node: whether the
-environment can be imported there, which GPUs it sees, and whether it writes into the run's folder.
+SLURM judges what each job would ask for (`sbatch --test-only`), and Snakemake's executor the account. Then a small job
+runs on a compute node: whether the environment can be imported there, which GPUs it sees, whether it writes into the
+run's folders, and whether it sees the weights and vLLM's environment.
 """
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.cluster.finding import WIDTH, Finding, advise
-from scripts.cluster.node import check_node
+from snakemake.exceptions import WorkflowError
+from snakemake_executor_plugin_slurm.accounts import validate_account
+
+from scripts.cluster.finding import ADVICE, WIDTH, Finding, advise
+from scripts.cluster.node import Needs, check_node
 from scripts.cluster.request import Request
 from scripts.cluster.slurm import ask, last_words, run
 from scripts.cluster.supplies import check_disk, check_downloads
@@ -29,6 +34,8 @@ def main() -> None:
     parser.add_argument("--requests", type=json.loads, required=True, help="resources of the jobs by rule, as JSON")
     parser.add_argument("--settings", type=json.loads, required=True, help="settings of the executor, as JSON")
     parser.add_argument("--work", type=Path, required=True, help="the run's folder of heavy files")
+    parser.add_argument("--results", type=Path, required=True, help="the run's results")
+    parser.add_argument("--logs", type=Path, required=True, help="the run's logs")
     options = parser.parse_args()
 
     if not shutil.which("sbatch"):
@@ -39,27 +46,44 @@ def main() -> None:
     config = Config.model_validate_json(options.config)
     requests = {rule: Request(resources, options.settings) for rule, resources in options.requests.items()}
     findings = []
-    for finding in check_cluster(config, requests, options.work):
+    for finding in check_cluster(config, requests, options.settings, [options.work, options.results, options.logs]):
         say(str(finding))
         findings.append(finding)
     if unfit := sum(bool(finding.advice) and not finding.mark for finding in findings):
         raise UserError(f"{unfit} of {len(findings)} lines above say what to do before the run is submitted")
 
 
-def check_cluster(config: Config, requests: dict[str, Request], work: Path) -> Iterator[Finding]:
-    """All findings, the cheap ones first."""
+def check_cluster(
+    config: Config, requests: dict[str, Request], settings: dict[str, str | None], folders: list[Path]
+) -> Iterator[Finding]:
+    """All findings, the cheap ones first.
+
+    Args:
+        requests: of the rules whose jobs are submitted, by their names; at least one.
+        settings: of the executor.
+        folders: that the run writes into, that of heavy files first.
+    """
     partitions: dict[str, float] = {}
     for request in requests.values():
         name = request.resources.get("slurm_partition") or ""
         partitions[name] = max(partitions.get(name, 0), request.resources.get("runtime", 0))
     for name, minutes in partitions.items():
         yield check_partition(name, minutes)
-    yield check_memory_of_jobs()
+    for accounts in dict.fromkeys(tuple(request.accounts) for request in requests.values()):
+        yield check_account(accounts)
+    yield check_memory_of_jobs(settings["status_command"])
     for rules, request in group_requests(requests).items():
         yield check_request(rules, request)
-    yield from check_node(requests["run_benchmark"], work)
-    yield check_downloads(config, work)
-    yield check_disk(config, work)
+    yield from check_node(choose_probe(requests), Needs.of(config, folders))
+    yield check_downloads(config, folders[0])
+    yield check_disk(config, folders[0])
+
+
+def choose_probe(requests: dict[str, Request]) -> Request:
+    """What the small job asks for: what a benchmark does, else another rule with the fewest GPUs that one asks for."""
+    with_gpus = [request for request in requests.values() if request.gpus]
+    fewest = min(with_gpus or requests.values(), key=lambda request: request.gpus)
+    return requests.get("run_benchmark", fewest)
 
 
 def group_requests(requests: dict[str, Request]) -> dict[str, Request]:
@@ -107,19 +131,52 @@ def read_minutes(limit: str) -> float:
     return (int(days or 0) * 24 + hours) * 60 + minutes + seconds / 60
 
 
-def check_memory_of_jobs() -> Finding:
-    """SLURM remembers ended jobs for long enough that `squeue` tells Snakemake of their end."""
-    found = re.search(r"MinJobAge\s*=\s*(\d+)", ask("scontrol", "show", "config"))
+def check_account(accounts: tuple[str, ...]) -> Finding:
+    """The executor finds the accounts that the profile names: it looks before each job, whatever SLURM itself takes."""
+    if not accounts:
+        return Finding("account", "none is set: jobs are submitted without one")
+    what = f"account {', '.join(accounts)}"
+    try:
+        for account in accounts:
+            validate_account(account, logging.getLogger(__name__))
+    except (WorkflowError, OSError) as error:
+        said = " ".join(str(error).split())
+        if "appears to be invalid" in said:
+            return Finding(what, said, ADVICE["account"])
+        told = "the executor can look no account up here (sacctmgr, sshare), and so submits nothing"
+        return Finding(what, told, "remove slurm_account from the profile where SLURM has no slurmdbd")
+    return Finding(what, "the executor finds it")
+
+
+def check_memory_of_jobs(command: str | None) -> Finding:
+    """What tells Snakemake of the end of a job does so here.
+
+    Args:
+        command: `squeue`, `sacct`, or None for the executor's choice, which is `sacct`.
+    """
+    told = ask("scontrol", "show", "config")
+    keeps_accounts = bool(re.search(r"AccountingStorageType\s*=.*slurmdbd", told))
+    if command != "squeue":
+        if keeps_accounts:
+            return Finding("ended jobs", "sacct tells of them (slurmdbd), but not of those that scancel ended")
+        advice = "set slurm-status-command to squeue in the profile"
+        return Finding("ended jobs", "sacct tells of none without slurmdbd, and Snakemake would wait for ever", advice)
+    found = re.search(r"MinJobAge\s*=\s*(\d+)", told)
     if not found:
         return Finding("ended jobs", "SLURM does not tell for how long squeue knows them", "ask for MinJobAge", "??")
     seconds = int(found[1])
-    told = f"squeue tells of them for {seconds} s (MinJobAge)"
-    advice = f"an end may be missed below {LONGEST_SLEEP} s; set slurm-status-command to sacct in the profile"
-    return Finding("ended jobs", told, advice if 0 < seconds < LONGEST_SLEEP else "")
+    advice = f"an end may be missed below {LONGEST_SLEEP} s; ask the administrators for a longer MinJobAge"
+    if keeps_accounts:
+        advice += ", or set slurm-status-command to sacct in the profile, which misses the end of cancelled jobs"
+    too_short = 0 < seconds < LONGEST_SLEEP
+    return Finding("ended jobs", f"squeue tells of them for {seconds} s (MinJobAge)", advice if too_short else "")
 
 
 def check_request(rules: str, request: Request) -> Finding:
-    """SLURM would take a job of these rules, by `sbatch --test-only`."""
+    """SLURM would take a job of these rules, by `sbatch --test-only`, and it has the GPUs that its processes want."""
+    if request.gpus < request.counted:
+        told = f"{request.describe()}: SLURM is asked for {request.gpus} GPUs, and the configuration means"
+        return Finding(rules, f"{told} {request.counted}", "set so many in the profile's `gres` of these rules")
     try:
         done = run([*request.command(), "--test-only", "--wrap=true"])
     except UserError as error:

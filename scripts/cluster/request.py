@@ -1,5 +1,6 @@
 """What a job asks SLURM for, written by the functions of Snakemake's executor that write it at its submission."""
 
+import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
+from scripts.cluster.gpus_at_once import NAME
 from scripts.common.errors import UserError
 
 
@@ -28,7 +30,7 @@ class Request:
 
     Args:
         resources: of the job, with the profile's.
-        settings: of the executor: `qos`, `reservation`, `requeue`, `no_requeue`.
+        settings: of the executor: `qos`, `reservation`, `requeue`, `no_requeue`, `status_command`.
     """
 
     def __init__(self, resources: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -38,11 +40,26 @@ class Request:
 
     @property
     def gpus(self) -> int:
-        """GPUs of a job, whichever way they are asked for."""
+        """GPUs that SLURM is asked for, whichever way: a generic resource is of each node, and a model alone is one."""
         if gres := self.resources.get("gres"):
             count = str(gres).rpartition(":")[2]
-            return int(count) if count.isdigit() else 1
-        return int(self.resources.get("gpu") or 0)
+            return (int(count) if count.isdigit() else 1) * self.nodes
+        return int(self.resources.get("gpu", 1 if self.resources.get("gpu_model") else 0))
+
+    @property
+    def counted(self) -> int:
+        """GPUs of a job by the configuration."""
+        return int(self.resources.get(NAME, 0))
+
+    @property
+    def nodes(self) -> int:
+        """Machines of a job."""
+        return int(self.resources.get("nodes") or 1)
+
+    @property
+    def accounts(self) -> list[str]:
+        """Accounts of the profile; the executor submits under the first."""
+        return re.findall(r"[^,\s]+", str(self.resources.get("slurm_account") or ""))
 
     def describe(self) -> str:
         """GPUs, hours and memory in a few words."""
@@ -58,12 +75,12 @@ class Request:
             UserError: the executor would not submit it.
         """
         asked = Request(self.resources | other, self.settings)
-        account, partition = (asked.resources.get(name) for name in ("slurm_account", "slurm_partition"))
+        partition = asked.resources.get("slurm_partition")
         named = {
             "run_uuid": "check_cluster",
             "slurm_logfile": "/dev/null",
             "comment_str": "check_cluster",
-            "account": f"-A {shlex.quote(str(account))}" if account else "",
+            "account": f"-A {shlex.quote(self.accounts[0])}" if self.accounts else "",
             "partition": f"-p {shlex.quote(str(partition))}" if partition else "",
             "workdir": str(Path.cwd()),
         }

@@ -1,6 +1,11 @@
 """What a run needs that is no matter of SLURM: what the hub has, and room on the disk."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,27 +14,40 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from scripts.cluster.finding import Finding
 from scripts.cluster.probe_node import reaches_hub
-from scripts.common.config import Config
+from scripts.common.config import Benchmark, Config
 from scripts.plan.shape import find_shape
 
+OWN_TASKS = Path(__file__).parents[2] / "benchmarks"
+"""Our own task files."""
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+"""The environment of what must not ask the network; as in rules/common.smk."""
+
 BYTES_IN_CHECKPOINT = 14
-"""Of a weight: itself, and in float32 a copy and Adam's two numbers."""
+"""Of a weight that is trained: itself, and in float32 a copy and Adam's two numbers."""
 
 
 def check_downloads(config: Config, work: Path) -> Finding:
     """What comes from the hub is here, or can be brought from where Snakemake runs."""
     missing = list(find_missing(config, work))
+    asked = {
+        name: benchmark
+        for name, benchmark in config.benchmarks.items()
+        if benchmark.source.kind == "hub" and not (work / f"benchmarks/{name}/manifest.json").is_file()
+    }
+    if (missing or asked) and reaches_hub():
+        told = ", ".join([*missing, *(f"benchmark {name}" for name in asked)])
+        return Finding("downloads", f"not brought yet: {told}; the hub is reached, so Snakemake brings it")
+    # Only here it matters what the hub's cache has of them, and to read them takes some seconds.
+    missing += [f"benchmark {name}" for name in asked.keys() - find_readable(asked)] if asked else []
     if not missing:
         return Finding("downloads", "all that the hub has is here")
-    told = f"not here yet: {', '.join(missing)}"
-    if reaches_hub():
-        return Finding("downloads", f"{told}; the hub is reached, so Snakemake brings it")
-    advice = "no internet here: fill HF_HOME where there is; `snakemake check_benchmarks` looks at the benchmarks alone"
-    return Finding("downloads", told, advice)
+    advice = "no internet here: fill HF_HOME where there is; `snakemake check_benchmarks` tells what a benchmark lacks"
+    return Finding("downloads", f"not here yet: {', '.join(sorted(missing))}", advice)
 
 
 def find_missing(config: Config, work: Path) -> Iterator[str]:
-    """What the hub has of a run and neither its folder nor the hub's cache."""
+    """The model and the data sets that neither the run's folder nor the hub's cache has."""
     model = config.model.source
     is_here = (work / "models/base/manifest.json").is_file()
     if model.kind == "hub" and not is_here and not is_cached("model", model.repository, model.revision):
@@ -40,18 +58,29 @@ def find_missing(config: Config, work: Path) -> Iterator[str]:
             is_cached("dataset", source.repository, source.revision) for source in sources if source.kind == "hub"
         ):
             yield f"data set {name}"
-    for name, benchmark in config.benchmarks.items():
-        if benchmark.source.kind == "hub" and not (work / f"benchmarks/{name}/manifest.json").is_file():
-            yield f"benchmark {name}"
 
 
 def is_cached(kind: str, repository: str, revision: str) -> bool:
-    """The hub's cache has this revision of a repository."""
+    """The hub's cache has what is taken of this revision of a repository."""
+    patterns = None
+    if kind == "model":
+        from scripts.data.download_model import TOKENIZER, WEIGHTS  # it imports torch
+
+        patterns = [*WEIGHTS, *TOKENIZER]
     try:
-        snapshot_download(repository, repo_type=kind, revision=revision, local_files_only=True)
+        snapshot_download(repository, repo_type=kind, revision=revision, allow_patterns=patterns, local_files_only=True)
     except LocalEntryNotFoundError:
         return False
     return True
+
+
+def find_readable(benchmarks: dict[str, Benchmark]) -> set[str]:
+    """Names of the benchmarks that would run without the internet, as `check_benchmarks` tells them."""
+    sections = {name: benchmark.part() for name, benchmark in benchmarks.items()}
+    command = [sys.executable, "-m", "scripts.evaluate.check_benchmarks"]
+    command += ["--benchmarks", json.dumps(sections), "--tasks", str(OWN_TASKS)]
+    done = subprocess.run(command, env=os.environ | OFFLINE, capture_output=True, text=True, check=False)
+    return {line.partition(": would run;")[0] for line in done.stderr.splitlines() if ": would run;" in line}
 
 
 def check_disk(config: Config, work: Path) -> Finding:
@@ -60,11 +89,11 @@ def check_disk(config: Config, work: Path) -> Finding:
     shape, _ = find_shape(config.model.source, work / "models/base/manifest.json", Path(config.run.cache))
     if shape is None:
         return Finding("disk", f"{free / 1e9:,.0f} GB are free; the size of the model is not known yet", mark="??")
-    # Models are saved in float32 at most. While a checkpoint is written, the one before it stands beside it.
-    parents = [stage.parent for stage in config.stages.values()]
-    side_by_side = max((parents.count(parent) for parent in parents), default=0)
-    needed = shape.parameters * (4 * (1 + len(config.stages)) + 2 * BYTES_IN_CHECKPOINT * side_by_side)
-    told = (
-        f"{free / 1e9:,.0f} GB are free in {work}, about {needed / 1e9:,.1f} GB are needed when all weights are trained"
-    )
+    # While a checkpoint is written, the one before it stands beside it. One of adapters holds them alone.
+    side_by_side: Counter[str] = Counter()
+    for stage in config.stages.values():
+        side_by_side[stage.parent] += 2 * BYTES_IN_CHECKPOINT * (shape.trained_parameters(stage) or shape.parameters)
+    # Models are saved in float32 at most.
+    needed = shape.parameters * 4 * (1 + len(config.stages)) + max(side_by_side.values(), default=0)
+    told = f"{free / 1e9:,.0f} GB are free in {work}, about {needed / 1e9:,.1f} GB are needed"
     return Finding("disk", told, "" if free > needed else "free some, or put work/ on a larger disk")

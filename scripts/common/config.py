@@ -113,6 +113,14 @@ class HubBenchmark(Section):
     """The data set that the lm-eval task itself names, fetched into the Hugging Face cache beforehand."""
 
     kind: Literal["hub"]
+    repository: str | None = Field(None, description="Data set that `revision` is of, by the name that the task has.")
+    revision: str | None = Field(None, description="Commit or tag to take it at; null for the newest.")
+
+    @model_validator(mode="after")
+    def belong_together(self) -> Self:
+        if bool(self.repository) != bool(self.revision):
+            raise ValueError("repository and revision belong together; give both, or neither")
+        return self
 
 
 class FileBenchmark(Section):
@@ -263,14 +271,16 @@ class Stage(Section):
     def can_be_trained(self) -> Self:
         if self.tuning == "qlora" and self.strategy in ("zero3", "fsdp2"):
             raise ValueError(f"strategy {self.strategy} cannot spread weights of 4 bits; use ddp or zero2 with qlora")
-        if self.attention == "varlen_attention" and not (self.method == "sft" and self.is_packed):
+        if self.method != "sft" and self.args.get("padding_free"):
+            raise ValueError("args.padding_free is for sft alone: TRL pads the rows of other methods; remove it")
+        if self.attention == "varlen_attention" and not self.is_packed:
             raise ValueError("attention varlen_attention is for packed examples; set args.packing of an sft stage")
         return self
 
     @property
     def is_packed(self) -> bool:
         """Several examples lie end to end in one row."""
-        return bool(self.args.get("packing") or self.args.get("padding_free"))
+        return self.method == "sft" and bool(self.args.get("packing") or self.args.get("padding_free"))
 
     def identity(self) -> dict[str, Any]:
         """What makes the trained model what it is, beside its seed: without its time, and settings that it ignores."""
@@ -296,10 +306,11 @@ class Benchmark(Section):
     limit: int | None = Field(None, ge=1, description="First items of each task only; null for all.")
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens; null for the task's own.")
     chat_template: bool = Field(True, description="Ask through the chat template; false sends the bare prompt.")
-    engine: Literal["hf", "continuous"] = Field(
+    engine: Literal["hf", "continuous", "vllm"] = Field(
         "hf",
         description="What writes answers: `hf` waits for the longest of a batch; with `continuous`, transformers' "
-        "continuous batching, the next prompt takes the place of an answer that has ended.",
+        "continuous batching, the next prompt takes the place of an answer that has ended; so it does with `vllm`, "
+        "which has an environment of its own (`make venv-vllm`).",
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="Items in one forward pass; `auto` finds what fits into the memory, and keeps it."
@@ -308,7 +319,7 @@ class Benchmark(Section):
         1,
         ge=1,
         description="Processes that share the questions of a job. Each has the cores, memory and GPUs of "
-        "`resources.evaluate` for itself.",
+        "`resources.evaluate` for itself. With `vllm` they share the weights instead.",
     )
     also: list[str] = Field(
         [],
@@ -419,6 +430,11 @@ class Resources(Section):
     data: JobResources = Field(JobResources(), description="Filtering of each data set; no GPU.")
     train: TrainResources = Field(TrainResources(), description="Each training stage.")
     evaluate: JobResources = Field(JobResources(), description="Each (model, benchmark) pair, and each sampling job.")
+    gpus: int | None = Field(
+        None,
+        ge=1,
+        description="GPUs that all jobs of the run may have at once; null: as many as the largest job asks for.",
+    )
 
 
 class Plan(Section):
@@ -564,7 +580,7 @@ class Config(Section):
             exclude={
                 "datasets": {"__all__": {"expected"}},
                 "stages": {"__all__": {"time_limit", "over_time"}},
-                "resources": {"train": {"memory_gb", "hours"}, "evaluate": True},
+                "resources": {"train": {"memory_gb", "hours"}, "evaluate": True, "gpus": True},
             },
         )
 

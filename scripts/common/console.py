@@ -16,7 +16,8 @@ from scripts.common.errors import UserError
 
 SECONDS_BETWEEN_LINES = 5.0
 
-NO_SPACE = ("No space left on device", "Disk quota exceeded")
+NO_SPACE = ("No space left on device", "Disk quota exceeded", "inline_container.cc")
+"""What the system says of a full disk, and torch, whose writer only finds that less was written than it gave."""
 
 NO_MEMORY = ("out of memory", "can't allocate memory")
 """What torch says of a GPU and of main memory."""
@@ -105,7 +106,7 @@ def run_script(main: Callable[[], None]) -> None:
         if not any(words in str(error) for words in NO_SPACE):
             raise
         where = getattr(error, "filename", None) or "the disk"
-        say(f"error: {where}: no space left; free some, or set run.cache to a larger disk")
+        say(f"error: {where}: no space left; free some, or set run.cache to a larger disk", always=True)
         sys.exit(1)
     except KeyboardInterrupt:
         say("interrupted; the next run goes on from here")

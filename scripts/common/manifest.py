@@ -9,13 +9,15 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from scripts.common.files import hash_file, write_json
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "lm-eval", "snakemake")
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "lm-eval", "vllm", "snakemake")
+"""vLLM's environment has no trainers, and the other no vLLM."""
 
 _started = time.monotonic()
 
@@ -63,10 +65,12 @@ def find_model(manifest: Path) -> Path:
 
 
 def list_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    return {"python": platform.python_version()} | {
-        package: importlib.metadata.version(package) for package in PACKAGES
-    }
+    """Versions of Python and of the packages that results depend on, as far as they are installed."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def find_device() -> str:

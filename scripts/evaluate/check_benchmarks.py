@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from scripts.common.config import Benchmark
 from scripts.common.console import make_parser, run_script, say
+from scripts.common.environment import require_vllm
 from scripts.common.errors import UserError
 from scripts.data.download_benchmark import bring_questions
+from scripts.evaluate.tasks import check_protocol, enter_mirror, load_tasks
 
 
 def main() -> None:
@@ -23,6 +26,11 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             try:
                 questions, facts = bring_questions(name, section, options.tasks, Path(folder))
+                benchmark = Benchmark.model_validate(section)
+                with enter_mirror(Path(folder), benchmark.unsafe_code):
+                    check_protocol(load_tasks(benchmark.task, options.tasks.resolve()), benchmark, name)
+                if benchmark.engine == "vllm":
+                    require_vllm(name)
             except UserError as error:
                 problems.append(str(error))
                 say(f"{name}: would not run")

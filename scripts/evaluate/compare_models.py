@@ -1,6 +1,9 @@
 """Compare each trained model with its parent and with the base, item by item, on all that both were scored on."""
 
 import json
+import math
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,36 @@ from scripts.common.files import read_json, read_json_lines, write_json
 from scripts.common.manifest import write_manifest
 
 RESAMPLES = 10_000
-"""Draws of the permutation test and of the bootstrap."""
+"""Draws of the permutation test and of the bootstrap, at least."""
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The comparisons of one run, whose errors are bounded together.
+
+    Args:
+        alpha: significance level.
+        seed: of the resampling.
+        comparisons: how many there are.
+        margins: how many of them are held against a margin.
+    """
+
+    alpha: float
+    seed: int
+    comparisons: int = 1
+    margins: int = 1
+
+    @property
+    def resamples(self) -> int:
+        """So many draws that the smallest p value, 2 / (draws + 1), is below alpha even after Holm's correction."""
+        return max(RESAMPLES, math.ceil(4 * self.comparisons / self.alpha))
+
+    @property
+    def alpha_of_a_margin(self) -> float:
+        """Bonferroni's share for each: any wrong claim that a margin is kept has a probability of alpha at most."""
+        return self.alpha / max(1, self.margins)
 
 
 def main() -> None:
@@ -36,14 +66,14 @@ def main() -> None:
 
     pairs = [tuple(pair.split(":")) for pair in options.pairs]
     benchmarks = list(dict.fromkeys(benchmark for _, benchmark in scores))
+    family = Family(
+        options.alpha,
+        options.seed,
+        comparisons=len(pairs) * len(benchmarks),
+        margins=len(pairs) * len(options.margins.keys() & set(benchmarks)),
+    )
     rows = [
-        compare(
-            scores[baseline, benchmark],
-            scores[model, benchmark],
-            options.alpha,
-            options.seed,
-            options.margins.get(benchmark),
-        )
+        compare(scores[baseline, benchmark], scores[model, benchmark], family, options.margins.get(benchmark))
         for benchmark in benchmarks
         for baseline, model in pairs
     ]
@@ -62,17 +92,23 @@ def main() -> None:
 
 
 def read_items(scores: Path) -> dict[str, float]:
-    """Score of each item by its key."""
-    return {item["key"]: item["score"] for item in read_json_lines(scores.with_suffix(".items.jsonl"))}
+    """Score of each item by its key; those that occur again, such as of equal rows, are numbered."""
+    items: dict[str, float] = {}
+    seen: Counter[str] = Counter()
+    for item in read_json_lines(scores.with_suffix(".items.jsonl")):
+        seen[item["key"]] += 1
+        again = seen[item["key"]]
+        items[item["key"] if again == 1 else f"{item['key']} ({again})"] = item["score"]
+    return items
 
 
 def compare(
-    baseline: dict[str, Any], model: dict[str, Any], alpha: float, seed: int, margin: float | None = None
+    baseline: dict[str, Any], model: dict[str, Any], family: Family, margin: float | None = None
 ) -> dict[str, Any]:
-    """One row of the comparison, without what depends on the other rows.
+    """One row of the comparison, without what depends on the other rows' outcome.
 
     Args:
-        margin: the largest fall that is tolerated; `is_held` tells whether the interval excludes a larger one.
+        margin: the largest fall that is tolerated; `is_held` tells whether a larger one is excluded.
 
     Raises:
         UserError: the two were not scored on the same items, or not under the same protocol.
@@ -80,7 +116,7 @@ def compare(
     require_same(baseline, model)
     before = np.array([baseline["items"][key] for key in baseline["items"]])
     after = np.array([model["items"][key] for key in baseline["items"]])
-    p_value, low, high = paired_test(before, after, alpha, seed)
+    p_value, low, high = paired_test(before, after, family)
     return {
         "benchmark": model["benchmark"],
         "metric": model["metric"],
@@ -92,9 +128,9 @@ def compare(
         "difference": float(after.mean() - before.mean()),
         "ci_low": low,
         "ci_high": high,
-        "smallest_difference": smallest_difference(before, after, alpha),
+        "smallest_difference": smallest_difference(before, after, family.alpha),
         "margin": margin,
-        "is_held": None if margin is None else lowest_difference(before, after, alpha, low) > -margin,
+        "is_held": None if margin is None else lowest_difference(before, after, family.alpha_of_a_margin) > -margin,
         "p_value": p_value,
     }
 
@@ -108,22 +144,27 @@ def require_same(baseline: dict[str, Any], model: dict[str, Any]) -> None:
         raise UserError(f"{where}: scored on different items; run both again")
 
 
-def paired_test(before: Values, after: Values, alpha: float, seed: int) -> tuple[float, float, float]:
+def paired_test(before: Values, after: Values, family: Family) -> tuple[float, float, float]:
     """Two-sided p value of no difference, and the 1 - alpha interval of the mean difference `after - before`."""
-    if set(np.unique([before, after])) <= {0.0, 1.0}:
-        return mcnemar(before, after), *newcombe(before, after, alpha)
+    if is_binary(before, after):
+        return mcnemar(before, after), *newcombe(before, after, family.alpha)
     difference = after - before
     if len(difference) == 1:
         return 1.0, -1.0, 1.0  # one item says nothing about others
     if not difference.any():
         return 1.0, 0.0, 0.0
-    generator = np.random.default_rng(seed)
-    drawn = {"n_resamples": RESAMPLES, "rng": generator}
+    generator = np.random.default_rng(family.seed)
+    drawn = {"n_resamples": family.resamples, "rng": generator}
     test = stats.permutation_test((difference,), np.mean, permutation_type="samples", **drawn)
     interval = stats.bootstrap(
-        (difference,), np.mean, confidence_level=1 - alpha, method="percentile", **drawn
+        (difference,), np.mean, confidence_level=1 - family.alpha, method="percentile", **drawn
     ).confidence_interval
     return float(test.pvalue), float(interval.low), float(interval.high)
+
+
+def is_binary(before: Values, after: Values) -> bool:
+    """All items are right or wrong."""
+    return set(np.unique([before, after])) <= {0.0, 1.0}
 
 
 def mcnemar(before: Values, after: Values) -> float:
@@ -178,17 +219,17 @@ def smallest_difference(before: Values, after: Values, alpha: float, power: floa
     return min(1.0, float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * error))
 
 
-def lowest_difference(before: Values, after: Values, alpha: float, low: float) -> float:
-    """The lower bound that a tolerated fall is held against.
+def lowest_difference(before: Values, after: Values, alpha: float) -> float:
+    """The lower bound, at 1 - alpha on both sides, that a tolerated fall is held against.
 
-    Newcombe's interval of right and wrong has a width even where nothing changed. That of graded scores has none when
-    all pairs differ alike, so one more pair, in which a right answer was lost, is added to Student's t.
+    Newcombe's interval of right and wrong has a width even where nothing changed. That of graded scores is Student's t,
+    which has none when all pairs differ alike: so one more pair is added, in which a right answer was lost.
     """
-    if set(np.unique([before, after])) <= {0.0, 1.0}:
-        return low
+    if is_binary(before, after):
+        return newcombe(before, after, alpha)[0]
     differences = np.append(after - before, -1.0)
     quantile = float(stats.t.ppf(1 - alpha / 2, len(before)))
-    return min(low, float(differences.mean() - quantile * differences.std(ddof=1) / np.sqrt(len(before))))
+    return float(differences.mean() - quantile * differences.std(ddof=1) / np.sqrt(len(before)))
 
 
 def adjust_holm(p_values: list[float]) -> list[float]:

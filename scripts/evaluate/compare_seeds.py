@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json, write_json
 from scripts.common.manifest import write_manifest
-from scripts.evaluate.compare_models import Values, conclude, paired_test, read_items, require_same
+from scripts.evaluate.compare_models import Family, Values, conclude, paired_test, read_items, require_same
 
 SMALLEST = 1e-15
 """Smallest p value that is told."""
@@ -33,12 +33,13 @@ def main() -> None:
     read = [(score, path) for path in options.scores for score in [read_json(path)] if score["model"] in wanted]
     scores = {(score["model"], score["benchmark"]): score | {"items": read_items(path)} for score, path in read}
     metrics = {score["benchmark"]: score["metric"] for score, _ in read}
+    family = Family(options.alpha, options.seed, comparisons=len(metrics) * len(options.comparisons))
     rows = []
     for benchmark, metric in metrics.items():
         for comparison in options.comparisons:
             told = {"benchmark": benchmark, "metric": metric, **comparison}
             pairs = [(scores[old, benchmark], scores[new, benchmark]) for old, new in comparison["pairs"]]
-            rows.append(told | compare(pairs, options.alpha, options.seed))
+            rows.append(told | compare(pairs, family))
     conclude(rows, options.alpha)
     write_json(options.output, rows)
     say(f"compare_seeds: {len(rows)} comparisons")
@@ -52,7 +53,7 @@ def main() -> None:
     )
 
 
-def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]], alpha: float, seed: int) -> dict[str, Any]:
+def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]], family: Family) -> dict[str, Any]:
     """One row, without what depends on the other rows.
 
     Args:
@@ -66,7 +67,7 @@ def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]], alpha: float, se
         require_same(first, score)
     keys = list(first["items"])
     differences = np.array([[after["items"][key] - before["items"][key] for before, after in pairs] for key in keys])
-    p_value, low, high = crossed_test(differences, alpha, seed)
+    p_value, low, high = crossed_test(differences, family)
     return {
         "n": len(keys),
         "seeds": len(pairs),
@@ -79,7 +80,7 @@ def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]], alpha: float, se
     }
 
 
-def crossed_test(differences: Values, alpha: float, seed: int) -> tuple[float, float, float]:
+def crossed_test(differences: Values, family: Family) -> tuple[float, float, float]:
     """Whether the mean difference is 0 over other items and other seeds than these.
 
     Student's margins of error of the n means of items and of the k means of seeds are joined as the sides of a right
@@ -88,7 +89,7 @@ def crossed_test(differences: Values, alpha: float, seed: int) -> tuple[float, f
 
     Args:
         differences: shape (items, seeds), two seeds or more.
-        seed: of the resampling, where neither items nor seeds differ from each other.
+        family: its seed is for where neither items nor seeds differ from each other.
 
     Returns:
         Two-sided p value, and the 1 - alpha interval of the mean difference.
@@ -99,13 +100,13 @@ def crossed_test(differences: Values, alpha: float, seed: int) -> tuple[float, f
         return 1.0, -1.0, 1.0  # one item says nothing about others
     errors = of_items.std(ddof=1) / n**0.5, of_seeds.std(ddof=1) / k**0.5
     if not any(error > 1e-12 for error in errors):
-        return paired_test(np.zeros(n), of_items, alpha, seed)
+        return paired_test(np.zeros(n), of_items, family)
 
     def margin(level: float) -> float:
         return float(np.hypot(*(stats.t.isf(level / 2, (n - 1, k - 1)) * errors)))
 
     p_value = brentq(lambda level: margin(level) - abs(mean), SMALLEST, 1) if margin(SMALLEST) > abs(mean) else SMALLEST
-    return float(p_value), max(-1.0, mean - margin(alpha)), min(1.0, mean + margin(alpha))
+    return float(p_value), max(-1.0, mean - margin(family.alpha)), min(1.0, mean + margin(family.alpha))
 
 
 if __name__ == "__main__":

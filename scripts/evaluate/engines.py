@@ -1,4 +1,4 @@
-"""The models that answer lm-eval's prompts: its own Hugging Face model, and the same with continuous batching."""
+"""What answers lm-eval's prompts: its own Hugging Face model, the same with continuous batching, and vLLM."""
 
 import math
 import resource
@@ -17,6 +17,9 @@ from scripts.common.console import Progress, say
 from scripts.common.errors import UserError
 
 Answer = TypeVar("Answer")
+
+LONGEST_ANSWER = 1024
+"""Tokens of an answer where neither task nor configuration tells. lm-eval's 256 cut worked answers short."""
 
 PAGE = 32
 """Tokens of a page of the cache: what an answer does not fill of its last one lies idle."""
@@ -51,6 +54,10 @@ class SharingLM(HFLM):
         if joined != processes:
             raise RuntimeError(f"{processes} processes were to share the questions, and {joined} did")
         self._rank, self._world_size = 0, 1  # lm-eval does as if this were the only one
+
+    @property
+    def max_gen_toks(self) -> int:
+        return LONGEST_ANSWER
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         return self._share(requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
@@ -119,12 +126,6 @@ class ContinuousLM(SharingLM):
     An answer goes on to its end of turn or to its longest length; lm-eval cuts what stands behind a stop sequence.
     """
 
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        raise UserError(
-            f"benchmarks.{self.name}.engine: continuous batching writes answers, and this task asks how likely given "
-            "ones are; remove it"
-        )
-
     def _batch_of(self, requests: list[Any]) -> int:
         return len(requests)  # how many of them are at work at once is the manager's affair
 
@@ -185,5 +186,10 @@ def bounded_memory(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-ENGINES = {"hf": SharingLM, "continuous": ContinuousLM}
-"""By their names in the configuration."""
+def find_engine(name: str) -> Callable[..., Any]:
+    """The engine of that name in the configuration."""
+    if name == "vllm":
+        from scripts.evaluate.vllm_engine import VllmLM  # only its own environment has what it imports
+
+        return VllmLM
+    return {"hf": SharingLM, "continuous": ContinuousLM}[name]

@@ -12,22 +12,25 @@ import lm_eval
 import numpy as np
 import torch
 import torch.distributed
-from lm_eval.models.huggingface import HFLM
+from lm_eval.api.model import LM
 from pydantic import TypeAdapter
 
 from scripts.common.config import Benchmark
 from scripts.common.console import make_parser, run_script, say
-from scripts.common.errors import UserError, nearest
+from scripts.common.errors import UserError
 from scripts.common.files import hash_file, hash_json, read_json, write_json
-from scripts.common.manifest import describe, find_device, find_model
+from scripts.common.manifest import describe, find_device, find_model, list_versions
 from scripts.common.torch_setup import prepare_torch
-from scripts.evaluate.engines import ENGINES, bounded_memory
+from scripts.evaluate.engines import bounded_memory, find_engine
 from scripts.evaluate.scores import describe_values, write_scores
-from scripts.evaluate.tasks import enter_mirror, make_manager
+from scripts.evaluate.tasks import check_protocol, enter_mirror, make_manager, require
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 FIRST_SIZE = {"cpu": 16, "cuda": 256}
 """Items in one forward pass that `batch_size: auto` begins with. On a CPU more of them save no time."""
+
+ANSWERING = ("torch", "transformers", "lm-eval", "vllm")
+"""Packages that make and score answers: what different versions of them gave is not compared."""
 
 
 def main() -> None:
@@ -60,8 +63,9 @@ def main() -> None:
     label = f"run_benchmark {options.model_name} {options.name}"
     kept = options.benchmark.parent / "batch_sizes.json"
     sizes = read_json(kept) if kept.is_file() else {}
-    machine = f"{find_device()}, {options.memory_mb} MB, model {hash_file(folder / 'config.json')[:16]}"
-    model = ENGINES[benchmark.engine](
+    model_kind = hash_file(folder / "config.json")[:16]
+    machine = f"{find_device()}, {options.memory_mb} MB, {benchmark.engine}, model {model_kind}"
+    model = find_engine(benchmark.engine)(
         name=options.name,
         label=label,
         at_once=sizes.get(machine, FIRST_SIZE[device]) if benchmark.batch_size == "auto" else benchmark.batch_size,
@@ -73,13 +77,14 @@ def main() -> None:
     )
     memory = options.memory_mb * 1_000_000 // benchmark.processes
     with bounded_memory(memory) if model.halves and device == "cpu" else nullcontext():
-        results = evaluate(model, benchmark, options.tasks, options.benchmark, options.seed)
+        results = evaluate(model, benchmark, options.name, options.tasks, options.benchmark, options.seed)
     if model.processes > 1:
         torch.distributed.destroy_process_group()
     if results is None:
         return
     if model.halves:
-        write_json(kept, sizes | {machine: model.at_once})
+        sizes = read_json(kept) if kept.is_file() else {}  # another job may have found one meanwhile
+        write_json(kept, sizes | {machine: min(model.at_once, sizes.get(machine, model.at_once))})
     items = read_items(results["samples"], benchmark, options.name)
 
     unused = {"source", "batch_size", "processes", "unsafe_code", "also", "ability", "margin", "cost"}
@@ -90,6 +95,7 @@ def main() -> None:
         "documents_sha256": hash_json([item["key"] for item in items]),
         "dtype": options.dtype,
         "seed": options.seed,
+        "versions": {name: listed for name, listed in list_versions().items() if name in ANSWERING},
     }
     score = write_scores(
         options.scores,
@@ -112,17 +118,26 @@ def main() -> None:
     say(f"{label}: {benchmark.metric} {score:.3f} of {len(items)} items")
 
 
-def evaluate(model: HFLM, benchmark: Benchmark, own_tasks: Path, manifest: Path, seed: int) -> dict[str, Any] | None:
+def evaluate(
+    model: LM, benchmark: Benchmark, name: str, own_tasks: Path, manifest: Path, seed: int
+) -> dict[str, Any] | None:
     """What lm-eval returns for this benchmark, run in the benchmark's mirror of the hub.
 
     Of processes that share the questions, the first gets it, and the others None.
+
+    Raises:
+        UserError: the task has no such filter or metric, or is not for this engine.
     """
-    own_tasks = own_tasks.resolve()
     with enter_mirror(manifest.parent / "mirror", benchmark.unsafe_code):
+        manager = make_manager(benchmark.task, own_tasks.resolve())
+        loaded = manager.load([benchmark.task])
+        check_protocol(loaded["tasks"].values(), benchmark, name)
+        # Reading the questions takes a while, and lm-eval would do it again.
+        manager.load = lambda names: loaded
         results: dict[str, Any] | None = lm_eval.simple_evaluate(
             model=model,
             tasks=[benchmark.task],
-            task_manager=make_manager(benchmark.task, own_tasks),
+            task_manager=manager,
             num_fewshot=benchmark.shots,
             limit=benchmark.limit,
             gen_kwargs={"max_gen_toks": benchmark.max_new_tokens} if benchmark.max_new_tokens else None,
@@ -156,7 +171,7 @@ def read_others(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, 
     bootstrap over items.
 
     Raises:
-        UserError: the task has no such filter or metric.
+        UserError: the task has no such metric, or it is no number.
     """
     others = []
     for wanted in benchmark.also:
@@ -164,7 +179,7 @@ def read_others(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, 
         where = f"benchmarks.{name}.also"
         values = [
             read_values(sample[metric], f"{where}: metric '{metric}'")
-            for _, sample in choose_samples(samples, benchmark, where, chosen or benchmark.filter, metric)
+            for _, sample in choose_samples(samples, chosen or benchmark.filter, metric, where)
         ]
         is_share = all(0 <= value <= 1 for item in values for value in item)
         others.append({"metric": metric, "filter": chosen or benchmark.filter} | describe_values(values, is_share))
@@ -179,17 +194,17 @@ def read_items(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, n
         and `score`.
 
     Raises:
-        UserError: the task has no such filter or metric.
+        UserError: the task has no such metric, or it is no number from 0 to 1.
     """
     return [
         {
             "key": f"{task}/{sample['doc_id']}/{sample['doc_hash'][:16]}",
             "prompt": str(sample["arguments"][0][0]),
             "target": str(sample["target"]),
-            "answer": answer_of(sample),
+            "answer": answer_of(sample, benchmark.metric),
             "score": read_share(sample[benchmark.metric], f"benchmarks.{name}.metric: metric '{benchmark.metric}'"),
         }
-        for task, sample in choose_samples(samples, benchmark, f"benchmarks.{name}", benchmark.filter, benchmark.metric)
+        for task, sample in choose_samples(samples, benchmark.filter, benchmark.metric, f"benchmarks.{name}.metric")
     ]
 
 
@@ -210,32 +225,31 @@ def read_share(value: Any, what: str) -> float:
 
 
 def choose_samples(
-    samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, where: str, wanted: str, metric: str
+    samples: dict[str, list[dict[str, Any]]], wanted: str, metric: str, where: str
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The samples of one filter, each with its task. Raises UserError when a task has no such filter or metric."""
-    chosen = []
-    for task, rows in samples.items():
-        require(wanted, {sample["filter"] for sample in rows}, f"{where}.filter: task {task} has no filter")
-        of_task = [(task, sample) for sample in rows if sample["filter"] == wanted]
-        require(metric, set(of_task[0][1]["metrics"]), f"{where}.metric: task {task} has no metric")
-        chosen += of_task
+    """The samples of one filter, each with its task. Raises UserError when they do not have the metric."""
+    chosen = [(task, sample) for task, rows in samples.items() for sample in rows if sample["filter"] == wanted]
+    for task, sample in chosen:
+        require(metric, set(sample["metrics"]), f"{where}: task {task} has no metric")
     return chosen
 
 
-def require(name: str, known: set[str], complaint: str) -> None:
-    """Raise UserError, with the nearest right name, when a name is not known."""
-    if name not in known:
-        raise UserError(f"{complaint} '{name}'{nearest(name, sorted(known))}")
+def answer_of(sample: dict[str, Any], metric: str) -> str:
+    """The text that the model wrote, or the choice that it found likeliest as the metric counts it.
 
-
-def answer_of(sample: dict[str, Any]) -> str:
-    """The text that the model wrote, or the choice that it found likeliest."""
+    `acc_norm` divides a log-likelihood by the letters of its choice. Choices that are continued alike, as WinoGrande's
+    are, are told by what stands before.
+    """
     response = sample["resps"][0][0]
     if isinstance(response, str):
         return response
-    likelihoods = [float(answers[0][0]) for answers in sample["resps"]]
-    best = likelihoods.index(max(likelihoods))
-    return str(sample["arguments"][best][1]).strip()
+    asked = [(str(context), str(choice)) for context, choice, *_ in sample["arguments"]]
+    is_same = len({choice for _, choice in asked}) == 1
+    choices = [context if is_same else choice for context, choice in asked]
+    likelihoods = [float(answers[0][0]) for answers in sample["resps"]][: len(choices)]
+    if metric == "acc_norm":
+        likelihoods = [value / max(1, len(choice)) for value, (_, choice) in zip(likelihoods, asked, strict=True)]
+    return choices[likelihoods.index(max(likelihoods))].strip()
 
 
 if __name__ == "__main__":

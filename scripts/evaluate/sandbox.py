@@ -19,14 +19,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import psutil
 
 from scripts.common.errors import UserError
 
 MEMORY = 512 * 2**20
-"""Bytes that each process of a program may have."""
+"""Bytes that a program may have, and each of its processes may ask for."""
+
+BETWEEN_LOOKS = 0.1
+"""Seconds between two looks at what all processes of a program hold together."""
 
 PROCESSES = 16
 """Processes and threads that a program may have."""
@@ -45,7 +47,12 @@ while [ "$1" != -- ]; do
   if [ -h "$1" ]; then ln -s "$(readlink "$1")" "$root$1"
   else
     mkdir -p "$root$1"; mount --rbind "$1" "$root$1"
-    mount -o remount,bind,ro,nosuid,nodev "$root$1" || mount -o remount,bind,ro "$root$1"
+    while read -r _ _ _ _ point _; do
+      point=$(printf %b "$point")
+      case $point in "$root$1" | "$root$1"/*)
+        mount -o remount,bind,ro,nosuid,nodev "$point" || mount -o remount,bind,ro "$point"
+      esac
+    done < /proc/self/mountinfo
   fi; shift
 done; shift
 mkdir "$root/tmp" "$root/dev" "$root/old"
@@ -227,7 +234,7 @@ def run_program(program: str, sandbox: Sandbox, seconds: float) -> str:
         try:
             with suppress(BrokenPipeError), process.stdin as given:
                 given.write(f"{passed}\n{program}".encode("utf-8", "replace"))
-            said = _read(process.stdout, deadline)
+            said = _read(process, deadline)
         finally:
             ran_out = time.monotonic() >= deadline
             timer.cancel()
@@ -241,15 +248,31 @@ def run_program(program: str, sandbox: Sandbox, seconds: float) -> str:
     return said.decode("utf-8", "replace") or f"it was stopped ({process.returncode})"
 
 
-def _read(stream: IO[bytes], deadline: float, limit: int = 200) -> bytes:
-    """What comes until the end of a stream, a limit, since it may be written to for ever, or a moment."""
+def _read(process: "subprocess.Popen[bytes]", deadline: float, limit: int = 200) -> bytes:
+    """What comes until the end of the output, a limit, since it may be written to for ever, or a moment.
+
+    It is cut short where the program's processes hold too much memory together.
+    """
+    assert process.stdout
     said = b""
     while len(said) < limit and (left := deadline - time.monotonic()) > 0:
-        if select.select([stream], [], [], left)[0]:
-            if not (block := os.read(stream.fileno(), limit - len(said))):
+        if select.select([process.stdout], [], [], min(left, BETWEEN_LOOKS))[0]:
+            if not (block := os.read(process.stdout.fileno(), limit - len(said))):
                 break
             said += block
+        elif _memory_of(process) > MEMORY:
+            return b"its processes held too much memory together"
     return said
+
+
+def _memory_of(process: "subprocess.Popen[bytes]") -> int:
+    """Bytes that all processes of a sandbox hold together; those that they share count for each."""
+    held = 0
+    with suppress(psutil.NoSuchProcess):
+        for below in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                held += below.memory_info().rss
+    return held
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,8 @@ from scripts.common.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
+
+    from scripts.common.config import Benchmark
 
 _NAME = re.compile(r"^['\"]?(?:task|group)['\"]?:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 _GROUP = re.compile(r"^group:", re.MULTILINE)
@@ -66,6 +68,38 @@ def make_manager(task: str, own_tasks: Path) -> "TaskManager":
         known = sorted(_names(own_tasks) | _names(stock_folder()))
         raise UserError(f"lm-eval knows no task '{task}'{nearest(task, known)}")
     return TaskManager(include_defaults=False, include_path=[str(folder) for folder in folders])
+
+
+def check_protocol(tasks: Iterable[Any], benchmark: "Benchmark", name: str) -> None:
+    """Refuse a metric, a filter or an engine that one of lm-eval's loaded tasks does not have, before it is asked.
+
+    What a metric that is a function of the task's gives, as HumanEval's does, is known only afterwards.
+
+    Raises:
+        UserError: with the nearest right name.
+    """
+    wanted = [("", benchmark.metric, benchmark.filter)]
+    for other in benchmark.also:
+        metric, _, chosen = other.partition("/")
+        wanted.append((".also", metric, chosen or benchmark.filter))
+    for task in tasks:
+        if benchmark.engine != "hf" and task.OUTPUT_TYPE != "generate_until":
+            raise UserError(
+                f"benchmarks.{name}.engine: {benchmark.engine} is for tasks that write answers, and {task.task_name} "
+                "asks how likely given ones are; remove it"
+            )
+        filters, metrics = {one.name for one in task._filters}, set(task.aggregation())
+        for where, metric, chosen in wanted:
+            place = f"benchmarks.{name}{where}"
+            require(chosen, filters, f"{place}.filter: task {task.task_name} has no filter")
+            if not any(callable(one["metric"]) for one in task.config.metric_list or []):
+                require(metric, metrics, f"{place}.metric: task {task.task_name} has no metric")
+
+
+def require(name: str, known: set[str], complaint: str) -> None:
+    """Raise UserError, with the nearest right name, when a name is not known."""
+    if name not in known:
+        raise UserError(f"{complaint} '{name}'{nearest(name, sorted(known))}")
 
 
 def load_tasks(task: str, own_tasks: Path) -> Iterator[Any]:

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.config import Config, Stage
-from scripts.common.data_config import PackageDataset
 from scripts.common.files import read_json
-from scripts.common.gpus import find_gpu
+from scripts.plan.evaluation import plan_benchmark
+from scripts.plan.limits import gpu_memory, is_within, stage_hours
 from scripts.plan.memory import Setup, estimate_memory
+from scripts.plan.rates import RATES, add_up, cost_of
 from scripts.plan.rows import Rows, bound_lengths, read_rows
 from scripts.plan.shape import Shape, find_shape
 from scripts.plan.steps import check_numbers, count_steps, max_length, setting
-from scripts.plan.throughput import find_pace, read_runs, seconds_a_token
+from scripts.plan.throughput import find_pace, read_runs
 from scripts.plan.work import count_sequences, count_work, make_batch
 
 Json = dict[str, Any]
@@ -19,16 +20,14 @@ Json = dict[str, Any]
 USABLE_TIME = 0.95
 """Share of a stage's time that its steps may take; the rest is for saving (`scripts/train/budget.py`)."""
 
-SMALL_BATCH = 16
-"""Items that a benchmark is taken to answer at once, at least, where its batch size is found only when it runs."""
 
-
-def make_forecast(config: Config, work: Path, results: Path) -> Json:
+def make_forecast(config: Config, work: Path, results: Path, attempts: int | None = None) -> Json:
     """The plan.
 
     Args:
         work: the run's folder of heavy files; other runs' stand beside it.
         results: the run's results.
+        attempts: at a job that its time limit ends; None where nobody ends jobs, or when it is not known.
 
     Returns:
         `run`, `device`, `model` (shape, and where it was found), `stages`, `benchmarks`, `totals`. What nobody knows is
@@ -38,8 +37,9 @@ def make_forecast(config: Config, work: Path, results: Path) -> Json:
         UserError: a stage has arguments that cannot be counted with, or too few rows.
     """
     shape, found = find_shape(config.model.source, work / "models" / "base" / "manifest.json", Path(config.run.cache))
-    stages = forecast_stages(config, shape, work)
-    benchmarks = [_plan_benchmark(config, name, work, results) for name in config.benchmarks]
+    stages = forecast_stages(config, shape, work, attempts)
+    benchmarks = [plan_benchmark(config, name, shape, work, results) for name in config.benchmarks]
+    totals = {rate: add_up([entry[rate] for entry in (*stages, *benchmarks)]) for rate in RATES}
     return {
         "run": config.run.name,
         "device": describe_device(config),
@@ -50,16 +50,17 @@ def make_forecast(config: Config, work: Path, results: Path) -> Json:
         "currency": config.plan.currency,
         "stages": stages,
         "benchmarks": benchmarks,
-        "totals": {
-            key: _add_up([entry[key] for entry in (*stages, *benchmarks)])
-            for key in ("gpu_hours", "energy_kwh", "money")
+        "totals": totals
+        | {
+            "training_gpu_hours": add_up([stage["gpu_hours"] for stage in stages]),
+            "evaluation_gpu_hours": add_up([benchmark["gpu_hours"] for benchmark in benchmarks]),
         },
     }
 
 
-def forecast_stages(config: Config, shape: Shape | None, work: Path) -> list[Json]:
+def forecast_stages(config: Config, shape: Shape | None, work: Path, attempts: int | None = None) -> list[Json]:
     """The stages of the plan, parents before children."""
-    return [_plan_stage(config, name, shape, work) for name in config.lineage()]
+    return [_plan_stage(config, name, shape, work, attempts) for name in config.lineage()]
 
 
 def describe_device(config: Config) -> str:
@@ -70,7 +71,7 @@ def describe_device(config: Config) -> str:
     return f"{wanted.processes} x {config.plan.gpu or 'GPU of a kind that plan.gpu does not name'}"
 
 
-def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path) -> Json:
+def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path, attempts: int | None) -> Json:
     stage, manifest = config.stages[name], work / "models" / name / "manifest.json"
     check_numbers(name, stage)
     processes = config.resources.train.processes
@@ -107,6 +108,7 @@ def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path) -> J
         flops = done.flops + (0 if pace.is_measured else done.recomputed)
         hours = flops / (pace.flops * processes) / 3600
     size = sum(memory.values()) if memory else None
+    limit, over_time = stage_hours(stage, config.resources.train.hours, attempts)
     planned |= {
         "tokens": done.tokens if done else None,
         "flops": done.flops if done else None,
@@ -116,15 +118,15 @@ def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path) -> J
         "memory_limit_bytes": _memory_limit(config),
         "pace": pace.source if pace else f"unknown: {_explain_pace(config, trained is not None)}",
         "hours": hours,
-        "hours_limit": stage.time_limit or config.resources.train.hours,
+        "hours_limit": limit,
     }
-    planned |= _cost_of(config, hours, processes)
+    planned |= cost_of(config, hours, processes if config.resources.train.gpus else 0)
     is_bound = "at most" in (rows.rows_are, rows.tokens_are) or stage.method == "grpo"
     planned["work_is"] = "at most" if is_bound else "expected" if rows.rows_are == "expected" else rows.tokens_are
     planned["verdict"] = {
         "fits_memory": is_within(size, planned["memory_limit_bytes"]),
-        "fits_time": is_within(hours, USABLE_TIME * planned["hours_limit"], is_bound),
-        "over_time": stage.over_time,
+        "fits_time": is_within(hours, USABLE_TIME * limit, is_bound),
+        "over_time": over_time,
     }
     planned["used"] = _read_used(manifest)
     return planned
@@ -148,18 +150,7 @@ def _explain_pace(config: Config, is_counted: bool) -> str:
 def _memory_limit(config: Config) -> float | None:
     """Bytes that a process has: those of its GPU, or its share of the machine's."""
     wanted = config.resources.train
-    if not wanted.gpus:
-        return wanted.memory_gb * 1e9
-    known = find_gpu(config.plan.gpu) if config.plan.gpu else None
-    size = config.plan.gpu_memory_gb or (known.memory_gb if known else None)
-    return size * 1e9 if size else None
-
-
-def is_within(value: float | None, limit: float | None, is_bound: bool = False) -> bool | None:
-    """Whether a value keeps its limit; None when one is not known, or when only a bound of the value lies beyond."""
-    if value is None or limit is None or (is_bound and value > limit):
-        return None
-    return value <= limit
+    return gpu_memory(config) if wanted.gpus else wanted.memory_gb * 1e9
 
 
 def _describe_steps(stage: Stage, rows: Rows) -> str:
@@ -168,22 +159,6 @@ def _describe_steps(stage: Stage, rows: Rows) -> str:
         return "measured"
     known = [rows.rows_are, *([rows.tokens_are] if stage.args.get("packing") else [])]
     return next((word for word in ("unknown", "at most", "expected") if word in known), "measured")
-
-
-def _cost_of(config: Config, hours: float | None, gpus: int) -> Json:
-    """GPU-hours, energy in kWh and money of a job that takes so long; nothing of it without GPUs."""
-    if hours is None or not config.resources.train.gpus:
-        return {"gpu_hours": None, "energy_kwh": None, "money": None}
-    rates = config.plan
-    known = find_gpu(rates.gpu) if rates.gpu else None
-    watts = rates.watts_per_gpu or (known.watts if known else None)
-    gpu_hours = hours * gpus
-    energy = gpu_hours * watts * rates.pue / 1000 if watts else None
-    prices = [
-        *([gpu_hours * rates.per_gpu_hour] if rates.per_gpu_hour is not None else []),
-        *([energy * rates.per_kwh] if rates.per_kwh is not None and energy is not None else []),
-    ]
-    return {"gpu_hours": gpu_hours, "energy_kwh": energy, "money": sum(prices) if prices else None}
 
 
 def _read_used(manifest: Path) -> Json | None:
@@ -203,50 +178,3 @@ def _read_used(manifest: Path) -> Json | None:
         "parameters_trained": facts["trainable_parameters"],
         "device": described["device"],
     }
-
-
-def _plan_benchmark(config: Config, name: str, work: Path, results: Path) -> Json:
-    """What a benchmark takes, for all models of the run."""
-    section = config.benchmarks[name]
-    questions = _count_questions(config, name, work)
-    rows = questions if section.limit is None or questions is None else min(questions, section.limit)
-    generated = rows * section.max_new_tokens if rows and section.max_new_tokens else None
-    models, on_gpu = len(config.models), config.resources.evaluate.gpus > 0
-    taken = [
-        read_json(path)["provenance"]["seconds"] / 3600
-        for path in (results / "scores" / model / f"{name}.json" for model in config.models)
-        if path.is_file()
-    ]
-    if taken:
-        hours, source = sum(taken) / len(taken) * models, f"measured on {len(taken)} of {models} models"
-    elif generated and on_gpu:
-        at_once = SMALL_BATCH if section.batch_size == "auto" else section.batch_size
-        batches = -(-generated // at_once)
-        hours = batches * seconds_a_token() / 3600 * models / section.processes
-        source = "at most; time of a token assumed"
-    else:
-        hours, source = None, "unknown"
-    return {
-        "name": name,
-        "rows": rows,
-        "generated_tokens": generated,
-        "models": models,
-        "hours": hours,
-        "hours_are": source,
-        **(_cost_of(config, hours, section.processes) if on_gpu else _cost_of(config, None, 0)),
-        "used_hours": sum(taken) if taken else None,
-    }
-
-
-def _count_questions(config: Config, name: str, work: Path) -> int | None:
-    """Questions of a benchmark, as downloaded, or as its section tells."""
-    manifest = work / "benchmarks" / name / "manifest.json"
-    if manifest.is_file():
-        return int(read_json(manifest)["facts"]["questions"])
-    source = config.benchmarks[name].source
-    return source.size if isinstance(source, PackageDataset) else None
-
-
-def _add_up(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

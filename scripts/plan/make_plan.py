@@ -14,9 +14,11 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="the whole configuration, as JSON")
     parser.add_argument("--work", type=Path, required=True, help="the run's folder of heavy files")
     parser.add_argument("--results", type=Path, required=True, help="the run's results; the plan goes there")
+    parser.add_argument("--attempts", type=int, help="attempts at a job that its time limit ends, where they are known")
     options = parser.parse_args()
 
-    plan = make_forecast(Config.model_validate_json(options.config), options.work, options.results)
+    config = Config.model_validate_json(options.config)
+    plan = make_forecast(config, options.work, options.results, options.attempts)
     write_json(options.results / "plan.json", plan)
     write_text(options.results / "plan.md", render_markdown(plan))
     say(render_text(plan))

@@ -143,7 +143,7 @@ def _weights(shape: Shape, stage: Stage, setup: Setup) -> float:
 
 def _casts(stage: Stage, setup: Setup) -> bool:
     """Trained weights are float32 and products bfloat16, by autocast; not so with DeepSpeed."""
-    return setup.dtype == "bfloat16" and not _holds_copies(stage)
+    return bool(stage.args.get("bf16", setup.dtype == "bfloat16")) and not _holds_copies(stage)
 
 
 def _gradients(shape: Shape, stage: Stage, setup: Setup) -> tuple[float, float]:
@@ -248,10 +248,8 @@ def _head(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> float:
 
 
 def _saving(shape: Shape, stage: Stage, setup: Setup) -> float:
-    """What the check of the saved model adds (`scripts/train/model.py`): it again, and what adapters are merged into.
+    """What saving and its check add (`scripts/train/model.py`): the model in float32, 4 N, twice but not at once.
 
-    That is in float32. LoRA is merged on the CPU, QLoRA where it was trained; spread models are checked on the CPU.
+    That is in main memory; of a GPU only QLoRA takes it, whose weights are dequantised where they were trained.
     """
-    again = 0.0 if setup.on_gpu and _is_spread(stage) else setup.number * shape.parameters
-    merged_here = stage.tuning == "qlora" or (stage.tuning == "lora" and not setup.on_gpu)
-    return again + (4 * shape.parameters if merged_here else 0)
+    return 0.0 if setup.on_gpu and stage.tuning != "qlora" else 4.0 * shape.parameters

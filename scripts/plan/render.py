@@ -15,10 +15,16 @@ UNKNOWN = "?"
 MARKS = {"measured": "", "expected": "*", "at most": "≤", "unknown": ""}
 """How sure a number is."""
 
+OVER_TIME = {"fit": ", will be cut", "refuse": ", will be refused", "end": " for its jobs"}
+"""What becomes of what takes too long."""
+
 WIDTH = 120
 """Characters of a line on the terminal."""
 
-LEGEND = "? unknown, * expected by the configuration, ≤ at most; GB of one GPU, or of one process on CPUs"
+LEGEND = "? unknown, * expected by the configuration or estimated, ≤ at most; GB of one GPU, or of one process on CPUs"
+
+SHARES = {"training_gpu_hours": "training", "evaluation_gpu_hours": "evaluation"}
+"""What the GPU-hours are made of."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def render_text(plan: Json) -> str:
 
 def render_markdown(plan: Json) -> str:
     """The whole plan as Markdown, with a table of what the memory is held for."""
-    tables = [*_tables(plan), *_memory_table(plan)]
+    tables = [*_tables(plan), *_memory_tables(plan)]
     return "\n".join(
         [
             f"# Plan of {escape(plan['run'])}",
@@ -77,12 +83,13 @@ def _introduce(plan: Json) -> list[str]:
     sizes = f"{magnitude(model['parameters'])} parameters (from {model['found_in']})"
     lines = [f"{plan['run']} on {plan['device']}; model of {sizes}"]
     if totals["gpu_hours"] is not None:
+        shares = [f"{quantity(totals[key])} of {what}" for key, what in SHARES.items() if totals[key] is not None]
         known = [
-            f"{quantity(totals['gpu_hours'])} GPU-hours",
+            f"{quantity(totals['gpu_hours'])} GPU-hours ({', '.join(shares)})",
             *([f"{quantity(totals['energy_kwh'])} kWh"] if totals["energy_kwh"] is not None else []),
             *([f"{quantity(totals['money'])} {plan['currency']}"] if totals["money"] is not None else []),
         ]
-        bound = "at most " if any(stage["work_is"] == "at most" for stage in plan["stages"]) else ""
+        bound = "at most " if any(one["work_is"] == "at most" for one in plan["stages"] + plan["benchmarks"]) else ""
         lines.append(f"all whose hours are known, together: {bound}{', '.join(known)}")
     return lines
 
@@ -92,7 +99,7 @@ def _tables(plan: Json) -> list[tuple[str, list[Column], list[Json]]]:
     finished = [stage for stage in plan["stages"] if stage["used"]]
     tables = [
         ("Stages", _stage_columns(plan), plan["stages"]),
-        ("Benchmarks, for all models together", _benchmark_columns(plan), plan["benchmarks"]),
+        (_benchmark_title(plan), _benchmark_columns(plan), plan["benchmarks"]),
         ("Planned against used", _used_columns(), finished),
     ]
     return [table for table in tables if table[2]]
@@ -108,7 +115,7 @@ def _stage_columns(plan: Json) -> list[Column]:
         Column("trained", lambda s: magnitude(s["parameters_trained"])),
         Column("GB", lambda s: gigabytes(s["memory_bytes"])),
         Column("of", lambda s: gigabytes(s["memory_limit_bytes"])),
-        Column("FLOPs", lambda s: UNKNOWN if s["flops"] is None else f"{s['flops']:.1e}".replace("e+", "e")),
+        Column("FLOPs", lambda s: operations(s["flops"])),
         Column("hours", lambda s: mark(s["work_is"], quantity(s["hours"]))),
         Column("of", lambda s: quantity(s["hours_limit"])),
         *_cost_columns(plan, plan["stages"]),
@@ -126,15 +133,26 @@ def _cost_columns(plan: Json, entries: Sequence[Json]) -> list[Column]:
     ]
 
 
+def _benchmark_title(plan: Json) -> str:
+    models = plan["benchmarks"][0]["models"] if plan["benchmarks"] else 0
+    costs = _cost_columns(plan, plan["benchmarks"])
+    told = f"; {', '.join(column.head for column in costs)} of all of them together" if costs else ""
+    return f"Benchmarks: one job each for each of {models} models{told}"
+
+
 def _benchmark_columns(plan: Json) -> list[Column]:
     return [
         Column("benchmark", lambda b: b["name"], True),
-        Column("items", lambda b: whole(b["rows"])),
-        Column("models", lambda b: whole(b["models"])),
-        Column("tokens at most", lambda b: magnitude(b["generated_tokens"])),
-        Column("hours", lambda b: quantity(b["hours"])),
+        Column("items", lambda b: mark(b["rows_are"], whole(b["rows"]))),
+        Column("read", lambda b: mark("expected", magnitude(b["read_tokens"]))),
+        Column("written", lambda b: mark("at most", magnitude(b["generated_tokens"])) if b["answers"] else "-"),
+        Column("GB", lambda b: gigabytes(b["memory_bytes"])),
+        Column("of", lambda b: gigabytes(b["memory_limit_bytes"])),
+        Column("FLOPs", lambda b: operations(b["flops"])),
+        Column("hours", lambda b: mark(b["work_is"], quantity(b["job_hours"]))),
+        Column("of", lambda b: quantity(b["hours_limit"])),
         *_cost_columns(plan, plan["benchmarks"]),
-        Column("hours are", lambda b: b["hours_are"], True),
+        Column("verdict", lambda b: describe_verdict(b["verdict"]), True),
     ]
 
 
@@ -154,24 +172,30 @@ def _used_columns() -> list[Column]:
     ]
 
 
-def _memory_table(plan: Json) -> list[tuple[str, list[Column], list[Json]]]:
-    """What the memory of each stage is held for."""
-    stages = [stage for stage in plan["stages"] if stage["memory"]]
-    if not stages:
-        return []
-    parts = [Column(part, lambda s, part=part: gigabytes(s["memory"][part])) for part in stages[0]["memory"]]  # type: ignore[misc]
-    return [("Memory of one GPU or process, in GB", [Column("stage", lambda s: s["name"], True), *parts], stages)]
+def _memory_tables(plan: Json) -> list[tuple[str, list[Column], list[Json]]]:
+    """What the memory of each stage and of each benchmark is held for."""
+    tables = []
+    for what in ("stage", "benchmark"):
+        entries = [entry for entry in plan[f"{what}s"] if entry["memory"]]
+        held = entries[0]["memory"] if entries else {}
+        parts = [Column(part, lambda e, part=part: gigabytes(e["memory"][part])) for part in held]  # type: ignore[misc]
+        title = f"Memory of one GPU or process of each {what}, in GB"
+        tables.append((title, [Column(what, lambda e: e["name"], True), *parts], entries))
+    return [table for table in tables if table[2]]
 
 
 def _explain(plan: Json) -> list[str]:
-    """Where the numbers of each stage come from, and what would make them known."""
+    """Where the numbers of each stage come from, and the hours of the benchmarks, and what would make them known."""
     lines = []
     for stage in plan["stages"]:
         said = [f"rows {stage['rows_are']}", f"tokens {stage['tokens_are']}", f"pace {stage['pace']}"]
         if not {stage["rows_are"], stage["tokens_are"]} <= {"measured", "expected"}:
             said.append("`snakemake data` measures rows and tokens, the data set's `expected` tells them")
         lines.append(f"{stage['name']}: {'; '.join(said)}")
-    return lines
+    sources: dict[str, list[str]] = {}
+    for benchmark in plan["benchmarks"]:
+        sources.setdefault(benchmark["hours_are"], []).append(benchmark["name"])
+    return lines + [f"hours of {', '.join(names)}: {source}" for source, names in sources.items()]
 
 
 def describe_verdict(verdict: Json) -> str:
@@ -180,7 +204,7 @@ def describe_verdict(verdict: Json) -> str:
     if verdict["fits_memory"] is False:
         said.append("TOO LARGE")
     if verdict["fits_time"] is False:
-        said.append("TOO LONG, will be cut" if verdict["over_time"] == "fit" else "TOO LONG, will be refused")
+        said.append(f"TOO LONG{OVER_TIME[verdict['over_time']]}")
     unknown = [what for what in ("memory", "time") if verdict[f"fits_{what}"] is None]
     if said:
         return "; ".join(said)
@@ -225,6 +249,11 @@ def magnitude(number: float | None) -> str:
         if number >= size:
             return f"{number / size:.1f}{letter}"
     return whole(number)
+
+
+def operations(number: float | None) -> str:
+    """`1.2e18`."""
+    return UNKNOWN if number is None else f"{number:.1e}".replace("e+", "e")
 
 
 def gigabytes(size: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def seconds_a_token() -> float:
     return float(_table()["decoding"]["seconds"])
 
 
+def seconds_to_load() -> float:
+    """Seconds that a benchmark's job is assumed to take on a GPU before it reads the first prompt."""
+    return float(_table()["loading"]["seconds"])
+
+
+def forward_share() -> float:
+    """Share of a GPU's peak that forward passes over prompts are assumed to reach."""
+    return float(_table()["forward"]["mfu"])
+
+
+@cache
 def _table() -> dict[str, Any]:
     return dict(yaml.safe_load(TABLE.read_text(encoding="utf-8")))
 

@@ -124,5 +124,7 @@ def _count_evaluations(stage: Stage, rows: Rows, schedule: Schedule) -> int:
         case "epoch":
             return math.ceil(schedule.epochs)
         case "steps":
-            return schedule.steps // int(stage.args.get("eval_steps") or stage.args.get("logging_steps", 1))
+            every = stage.args.get("eval_steps") or stage.args.get("logging_steps", 1)
+            # Below 1 it is a share of all steps, as transformers' `TrainerState.compute_steps` takes it.
+            return schedule.steps // (math.ceil(schedule.steps * every) if every < 1 else int(every))
     return 0

@@ -350,16 +350,27 @@ def score_tables(tables: Tables, words: Words) -> list[Markdown]:
     numbers = {benchmark: count_items(tables.scores, benchmark) for benchmark in tables.benchmarks}
     return [
         make_table(
-            [words("benchmark"), "n", *group],
+            [words("benchmark"), words("metric"), "n", *group],
             [
-                [name, count(numbers[name]), *(describe_score(found.get((name, model))) for model in group)]
+                [
+                    *(name, describe_metric(found[name, group[0]], words), count(numbers[name])),
+                    *(describe_score(found.get((name, model))) for model in group),
+                ]
                 for name in tables.benchmarks
             ],
-            "lr" + "r" * len(group),
+            "lwr" + "r" * len(group),
             words("scores_caption"),
         )
         for group in groups
     ]
+
+
+def describe_metric(score: Json, words: Words) -> Markdown:
+    """What a score is: its metric, the filter that it was taken from, and the examples in the prompt."""
+    protocol = score["protocol"]
+    chosen = protocol.get("filter", "none")
+    parts = [words.either("metric", score["metric"]), None if chosen == "none" else chosen]
+    return join([*parts, words("shots", shots=protocol["shots"]) if protocol.get("shots") else None], ", ")
 
 
 def count_items(scores: list[Json], benchmark: str) -> int:
@@ -398,7 +409,7 @@ def comparison_table(comparisons: list[Json], alpha: float, words: Words) -> Mar
             describe_difference(row),
             Markdown(f"{100 * row['smallest_difference']:.1f}"),
             p_value(row["p_adjusted"]),
-            words(f"short_{VERDICTS[row['verdict']]}"),
+            words(f"short_{VERDICTS[row['verdict']]}", margin=f"{100 * (row['margin'] or 0):.1f}"),
         ]
         for row in comparisons
     ]

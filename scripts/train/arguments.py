@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from transformers import TrainingArguments
@@ -20,13 +22,13 @@ OURS = (
     "disable_tqdm",
     "eos_token",
     "assistant_only_loss",
-    "bf16",
     "fp16",
     "deepspeed",
     "fsdp",
     "fsdp_config",
     "save_only_model",
     "logging_nan_inf_filter",
+    "logging_strategy",
     "model_init_kwargs",
 )
 """Fields of the trainer's config that the pipeline sets itself; `args` may not."""
@@ -66,21 +68,22 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_validation: bool) -> Arguments:
     """TRL's config of the method for this job. ZeRO-3 loads the model in parts when this was called before."""
     stage = job.stage
-    settings = DEFAULTS | ({"eval_strategy": "epoch"} if has_validation else {}) | stage.args
-    if settings.get("padding_free") and not settings.get("packing"):
+    # Products are made in the run's precision, and so are those of float32 weights where `args` has bf16.
+    ours = DEFAULTS | {"bf16": job.dtype == "bfloat16"} | ({"eval_strategy": "epoch"} if has_validation else {})
+    settings = ours | stage.args
+    if stage.is_packed and not settings.get("packing"):
         settings.setdefault("max_length", None)  # TRL cuts rows only where it pads or packs them
     settings |= {
         "output_dir": str(job.checkpoints),
         "seed": job.seed,
         "data_seed": job.seed,
         "use_cpu": job.device == "cpu",
-        "bf16": job.dtype == "bfloat16",
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,  # it would hide a loss that is not a number
     }
     strategy = copy.deepcopy(STRATEGIES[stage.strategy])
     if "deepspeed" in strategy:
-        strategy["deepspeed"]["bf16"] = {"enabled": job.dtype == "bfloat16"}
+        strategy["deepspeed"]["bf16"] = {"enabled": settings["bf16"]}
     if stage.method == "sft":
         # It learns the assistant's turns, up to the end of the turn.
         settings |= {"eos_token": tokenizer.eos_token, "assistant_only_loss": True}
@@ -96,6 +99,19 @@ def steps_between_samples(arguments: Any) -> int:
     """Optimiser steps for which GRPO's answers to a set of prompts serve."""
     batches = arguments.steps_per_generation * arguments.num_iterations
     return math.lcm(batches, arguments.gradient_accumulation_steps) // arguments.gradient_accumulation_steps
+
+
+@contextmanager
+def told_in_one_line(job: Job) -> Iterator[None]:
+    """Turn what TRL and PEFT refuse when a trainer is built, such as modules that a model does not have, into a line.
+
+    Raises:
+        UserError: with their first line.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"stages.{job.name}: {str(error).splitlines()[0]}") from error
 
 
 def build_arguments(config: type[Arguments], args: dict[str, Any], settings: dict[str, Any], where: str) -> Arguments:

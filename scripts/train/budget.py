@@ -132,6 +132,8 @@ class Budget(TrainerCallback):
         say(f"{self.label}: the time limit is reached; training ends at step {state.global_step} of {state.max_steps}")
         state.max_steps = state.global_step
         control.should_save = control.should_training_stop = True
+        if state.is_world_process_zero:
+            self.write()  # the checkpoint that comes now stands at the last step: its end must be known
 
     def _apply(self, state: TrainerState, scheduler: LRScheduler, cut_at: int, end: int) -> None:
         """End at the step `end`, and run through what is left of the learning rate's course until then."""

@@ -13,7 +13,7 @@ from trl.experimental.orpo import ORPOConfig
 
 from scripts.common.config import Stage
 from scripts.common.console import make_parser, run_script, say
-from scripts.common.errors import UserError
+from scripts.common.errors import UserError, nearest
 from scripts.common.files import write_json
 from scripts.common.user_function import load_function
 from scripts.train.arguments import DEFAULTS, build_arguments
@@ -26,6 +26,17 @@ CONFIGS: dict[str, type[TrainingArguments]] = {
     "grpo": GRPOConfig,
 }
 """TRL's config of each method."""
+
+LOSSES = {
+    "sft": ["nll", "dft"],
+    "dpo": [
+        *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
+        *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+    ],
+    "kto": ["kto", "apo_zero_unpaired"],
+    "grpo": ["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"],
+}
+"""Values of `loss_type` that the trainers of TRL 1.16 know; its configs take any."""
 
 
 def main() -> None:
@@ -68,6 +79,12 @@ def check(name: str, stage: Stage, validated: bool = False, processes: int = 1) 
     with TemporaryDirectory() as folder:
         where = f"stages.{name}.args"
         arguments = build_arguments(CONFIGS[stage.method], args, settings | {"output_dir": folder}, where)
+    chosen = getattr(arguments, "loss_type", [])
+    for loss in chosen if isinstance(chosen, list) else [chosen]:
+        if loss not in LOSSES[stage.method]:
+            raise UserError(
+                f"{where}.loss_type: TRL's {stage.method} has no loss '{loss}'{nearest(loss, LOSSES[stage.method])}"
+            )
     try:
         get_reporting_integration_callbacks(arguments.report_to)
     except (ValueError, RuntimeError, ImportError) as error:

@@ -43,6 +43,7 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
         say(f"{job.label}: going on from {checkpoint.name}")
     elif job.is_main:
         shutil.rmtree(job.tensorboard, ignore_errors=True)
+        tell_other_checkpoints(job)
     watch = Watch(job, steps_between_samples(trainer.args) if job.stage.method == "grpo" else 1)
     limit = 3600 * job.time_limit or None
     budget = Budget(f"stages.{job.name}", job.checkpoints / "ledger.json", limit, refuse=job.over_time == "refuse")
@@ -71,6 +72,16 @@ def fit(trainer: Trainer, job: Job) -> dict[str, Any]:
         "parameters": count_parameters(trainer.model),
         "trainable_parameters": count_parameters(trainer.model, trained=True),
     }
+
+
+def tell_other_checkpoints(job: Job) -> None:
+    """Say that training begins anew although this stage has checkpoints: they are of something else."""
+    others = [found for folder in job.checkpoints.parent.glob("*") if (found := newest_checkpoint(folder))]
+    if others:
+        say(
+            f"{job.label}: begins anew: {others[-1]} was made with another configuration, parent, seed, number of "
+            "processes or other rows"
+        )
 
 
 def load_finished(trainer: Trainer, checkpoint: Path) -> None:
@@ -173,6 +184,12 @@ class Watch(TrainerCallback):
             pace = logs["tokens"] / logs["seconds"]
             self.pace = f"loss {float(logs['loss']):.3f}, {pace:,.0f} tokens/s"
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # What is not a number is found when it is logged, which comes before saving: no spoiled checkpoint is kept.
+        control.should_log |= control.should_save
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.progress.total = state.max_steps  # the budget may have cut it
         if state.is_world_process_zero:
@@ -181,6 +198,7 @@ class Watch(TrainerCallback):
         self.stopped_by = int(largest(self.stopped_by or 0, args.device)) or None
         if self.stopped_by is not None and state.global_step % self.every == 0:
             control.should_save = control.should_training_stop = True
+        control.should_log |= control.should_save
 
 
 _held: dict[Path, IO[str]] = {}

@@ -3,7 +3,7 @@
 from trl import DPOConfig, DPOTrainer
 
 from scripts.common.console import run_script
-from scripts.train.arguments import make_arguments
+from scripts.train.arguments import make_arguments, told_in_one_line
 from scripts.train.finished import take_finished
 from scripts.train.fit import fit, save
 from scripts.train.job import load_rows, parse_job
@@ -21,14 +21,15 @@ def main() -> None:
     proof = prove_template(train, tokenizer, job, arguments.max_length)
 
     # The reference model is the parent: TRL keeps a frozen copy of it, or turns the adapters off.
-    trainer = DPOTrainer(
-        model=load_model(job),
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        peft_config=make_adapters(job),
-    )
+    with told_in_one_line(job):
+        trainer = DPOTrainer(
+            model=load_model(job),
+            args=arguments,
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=tokenizer,
+            peft_config=make_adapters(job),
+        )
 
     facts = fit(trainer, job)
     save(trainer, tokenizer, job, facts | proof | {"train_rows": len(trainer.train_dataset)})

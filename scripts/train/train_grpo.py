@@ -5,7 +5,7 @@ from typing import Any
 from trl import GRPOConfig, GRPOTrainer
 
 from scripts.common.console import run_script
-from scripts.train.arguments import make_arguments
+from scripts.train.arguments import make_arguments, told_in_one_line
 from scripts.train.finished import take_finished
 from scripts.train.fit import fit, save
 from scripts.train.job import load_rows, parse_job
@@ -23,15 +23,16 @@ def main() -> None:
     arguments = make_arguments(GRPOConfig, job, tokenizer, validation is not None)
     proof = prove_template(train, tokenizer, job, None)
 
-    trainer = GRPOTrainer(
-        model=load_model(job),
-        reward_funcs=make_rewards(job.stage.rewards, job.name, train),
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        peft_config=make_adapters(job),
-    )
+    with told_in_one_line(job):
+        trainer = GRPOTrainer(
+            model=load_model(job),
+            reward_funcs=make_rewards(job.stage.rewards, job.name, train),
+            args=arguments,
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=tokenizer,
+            peft_config=make_adapters(job),
+        )
 
     order_by_epoch(trainer, job.seed)
 

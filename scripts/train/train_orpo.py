@@ -3,7 +3,7 @@
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from scripts.common.console import run_script
-from scripts.train.arguments import make_arguments
+from scripts.train.arguments import make_arguments, told_in_one_line
 from scripts.train.finished import take_finished
 from scripts.train.fit import fit, save
 from scripts.train.job import load_rows, parse_job
@@ -20,14 +20,15 @@ def main() -> None:
     arguments = make_arguments(ORPOConfig, job, tokenizer, validation is not None)
     proof = prove_template(train, tokenizer, job, arguments.max_length)
 
-    trainer = ORPOTrainer(
-        model=load_model(job),
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        peft_config=make_adapters(job),
-    )
+    with told_in_one_line(job):
+        trainer = ORPOTrainer(
+            model=load_model(job),
+            args=arguments,
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=tokenizer,
+            peft_config=make_adapters(job),
+        )
 
     facts = fit(trainer, job)
     save(trainer, tokenizer, job, facts | proof | {"train_rows": len(trainer.train_dataset)})

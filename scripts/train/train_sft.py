@@ -3,7 +3,7 @@
 from trl import SFTConfig, SFTTrainer
 
 from scripts.common.console import run_script
-from scripts.train.arguments import make_arguments
+from scripts.train.arguments import make_arguments, told_in_one_line
 from scripts.train.finished import take_finished
 from scripts.train.fit import fit, save
 from scripts.train.job import load_rows, parse_job
@@ -20,14 +20,15 @@ def main() -> None:
     arguments = make_arguments(SFTConfig, job, tokenizer, validation is not None)
     proof = prove_template(train, tokenizer, job, arguments.max_length)
 
-    trainer = SFTTrainer(
-        model=load_model(job),
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        peft_config=make_adapters(job),
-    )
+    with told_in_one_line(job):
+        trainer = SFTTrainer(
+            model=load_model(job),
+            args=arguments,
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=tokenizer,
+            peft_config=make_adapters(job),
+        )
 
     proof |= check_packing(trainer, job)
     facts = fit(trainer, job)

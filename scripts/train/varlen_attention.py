@@ -1,5 +1,6 @@
 """PyTorch's own attention over examples that lie end to end, for transformers: nothing between examples is computed."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +24,10 @@ def attend(
     scaling: float | None = None,
     sliding_window: int | None = None,
     position_ids: torch.Tensor | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each example of one flat row.
@@ -31,22 +36,29 @@ def attend(
         query: (1, heads, tokens, head size).
         key, value: (1, key heads, tokens, head size).
         position_ids: (1, tokens), beginning anew with each example; None where all is one example.
+        cu_seq_lens_q, max_length_q: where examples begin, (examples + 1,), and the longest's tokens, from who laid them
+            end to end; else they are found anew in each layer.
 
     Returns:
         (1, tokens, heads, head size), and no weights.
 
     Raises:
-        ValueError: several rows, a mask, or dropout, which the kernel does not know.
+        ValueError: several rows, a mask, dropout, capped scores or sinks, which the kernel does not know.
     """
     tokens = query.shape[2]
     if query.shape[0] != 1 or key.shape[2] != tokens or attention_mask is not None or dropout:
         raise ValueError(f"{NAME} takes one flat row of whole examples, without mask, cache and dropout")
-    if position_ids is None:
-        position_ids = torch.arange(tokens, device=query.device)
-    (bounds, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
+    if softcap is not None or s_aux is not None:
+        raise ValueError(f"{NAME} knows no capped scores and no sinks, which this model has")
+    bounds, longest = cu_seq_lens_q, max_length_q
+    if bounds is None or longest is None:
+        if position_ids is None:
+            position_ids = torch.arange(tokens, device=query.device)
+        (bounds, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
     # The norms of queries and keys may have made float32 of them, which the kernel does not take.
     flat = [states[0].transpose(0, 1).to(value.dtype) for states in (query, key, value)]
-    output = (varlen_attn if query.is_cuda else attend_apart)(
+    kernel: Callable[..., Any] = varlen_attn if query.is_cuda else attend_apart
+    output = kernel(
         *flat,
         bounds,
         bounds,

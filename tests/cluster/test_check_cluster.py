@@ -1,5 +1,6 @@
 """What the cluster has against what the run asks for; the same on a real Slurm in tests/slurm."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,15 +8,19 @@ from typing import Any
 import pytest
 
 from scripts.cluster.check_cluster import (
+    check_account,
+    check_cluster,
     check_memory_of_jobs,
     check_partition,
     check_request,
+    choose_probe,
     group_requests,
     read_minutes,
 )
-from scripts.cluster.node import check_node, describe_node
+from scripts.cluster.node import Needs, check_node, describe_node, leave_marks
+from scripts.cluster.probe_node import find_unseen, find_unwritable, try_vllm
 from scripts.cluster.request import Request
-from scripts.cluster.supplies import check_disk, check_downloads
+from scripts.cluster.supplies import check_disk, check_downloads, find_missing, find_readable
 from scripts.common.config import Config
 from scripts.common.errors import UserError
 from scripts.common.files import write_json
@@ -25,11 +30,14 @@ from tests.common.running import call_main
 from tests.workflow.running import read_recipe
 
 ASKED: dict[str, Any] = {
-    **{"_cores": 8, "cpus_per_task": 8, "gpu": 4, "gpu_model": "h100", "nodes": 1, "runtime": 1440},
+    **{"_cores": 8, "cpus_per_task": 8, "gpu": 4, "gpu_model": "h100", "gpus_at_once": 4, "nodes": 1, "runtime": 1440},
     **{"mem_mb": 400_000, "slurm_partition": "gpu", "slurm_account": "me", "slurm_extra": "--open-mode=append"},
 }
 
 SETTINGS: dict[str, Any] = {"qos": None, "reservation": None, "requeue": None, "no_requeue": None}
+SETTINGS |= {"status_command": "squeue"}
+
+NOTHING: dict[str, Any] = {"requests": {}, "settings": {}, "work": "work", "results": "results", "logs": "logs"}
 
 
 @pytest.fixture
@@ -57,6 +65,7 @@ def test_a_request_is_what_the_executor_submits() -> None:
         ({}, 4, "4 x h100, 24 h, 400 GB"),
         ({"gpu_model": None}, 4, "4 x GPU, 24 h, 400 GB"),
         ({"gpu": 0, "gres": "gpu:h100:2", "gpu_model": None}, 2, "gpu:h100:2, 24 h, 400 GB"),
+        ({"gpu": 0, "gres": "gpu:h100:2", "gpu_model": None, "nodes": 2}, 4, "gpu:h100:2, 24 h, 400 GB"),
         ({"gpu": 0, "gpu_model": None}, 0, "no GPU, 24 h, 400 GB"),
     ],
 )
@@ -65,6 +74,18 @@ def test_gpus_are_counted_whichever_way_they_are_asked_for(
 ) -> None:
     request = Request(ASKED | resources, SETTINGS)
     assert (request.gpus, request.describe()) == (gpus, described)
+
+
+def test_a_model_of_gpu_alone_asks_for_one() -> None:
+    request = Request({key: value for key, value in ASKED.items() if key != "gpu"}, SETTINGS)
+    assert request.gpus == 1 and "--gpus=h100:1" in request.command()
+
+
+def test_fewer_gpus_than_the_configuration_means_are_told() -> None:
+    alone = ASKED | {"gpu": 0, "gres": "gpu:h100:1", "gpu_model": None}
+    finding = check_request("run_benchmark", Request(alone, SETTINGS))
+    assert finding.found.endswith("SLURM is asked for 1 GPUs, and the configuration means 4")
+    assert finding.advice == "set so many in the profile's `gres` of these rules"
 
 
 @pytest.mark.parametrize(
@@ -92,13 +113,13 @@ def test_without_slurm_one_line_says_where_to_start(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="no SLURM here: sbatch is not in the path; start this on"):
-        call_main("cluster.check_cluster", tmp_path, config=config.part(), requests={}, settings={}, work="work")
+        call_main("cluster.check_cluster", tmp_path, config=config.part(), **NOTHING)
 
 
 def test_without_the_profile_one_line_says_so(tmp_path: Path, config: Config, tool: Tool) -> None:
     tool("sbatch", "exit 0")
     with pytest.raises(UserError, match="start this with `--profile slurm`"):
-        call_main("cluster.check_cluster", tmp_path, config=config.part(), requests={}, settings={}, work="work")
+        call_main("cluster.check_cluster", tmp_path, config=config.part(), **NOTHING)
 
 
 def test_no_partition_is_told() -> None:
@@ -132,12 +153,46 @@ def test_time_limits_are_read(limit: str, minutes: float) -> None:
     assert read_minutes(limit) == minutes
 
 
+SCONTROL = "echo 'AccountingStorageType   = {storage}'; echo 'MinJobAge               = {seconds} sec'"
+
+
 @pytest.mark.parametrize(("seconds", "is_fine"), [(300, True), (60, False), (0, True)])
+@pytest.mark.parametrize("storage", ["accounting_storage/slurmdbd", "accounting_storage/none", "(null)"])
 def test_slurm_must_remember_ended_jobs_for_longer_than_the_longest_sleep(
-    tool: Tool, seconds: int, is_fine: bool
+    tool: Tool, seconds: int, is_fine: bool, storage: str
 ) -> None:
-    tool("scontrol", f"echo 'MinJobAge               = {seconds} sec'")
-    assert (check_memory_of_jobs().advice == "") is is_fine
+    tool("scontrol", SCONTROL.format(storage=storage, seconds=seconds))
+    advice = check_memory_of_jobs("squeue").advice
+    assert (advice == "") is is_fine
+    assert ("sacct" in advice) is (not is_fine and "slurmdbd" in storage), "sacct tells nothing without slurmdbd"
+
+
+def test_sacct_needs_slurmdbd(tool: Tool) -> None:
+    tool("scontrol", SCONTROL.format(storage="accounting_storage/none", seconds=300))
+    assert check_memory_of_jobs("sacct").advice == "set slurm-status-command to squeue in the profile"
+    tool("scontrol", SCONTROL.format(storage="accounting_storage/slurmdbd", seconds=60))
+    assert check_memory_of_jobs("sacct").advice == "", "it does not hang on what squeue remembers"
+
+
+def test_an_account_that_the_executor_refuses_is_told(tool: Tool) -> None:
+    tool("sacctmgr", "echo posttrain; echo other")
+    assert check_account(("posttrain",)).advice == ""
+    finding = check_account(("posttrain", "nobody"))
+    assert finding.what == "account posttrain, nobody" and "account nobody appears to be invalid" in finding.found
+    assert finding.advice.endswith("set slurm_account in the profile")
+
+
+def test_without_slurmdbd_no_account_can_be_set(tool: Tool) -> None:
+    for name in ("sacctmgr", "sshare"):
+        tool(name, "echo 'You are not running a supported accounting_storage plugin' >&2; exit 1")
+    finding = check_account(("posttrain",))
+    assert "submits nothing" in finding.found and finding.advice.startswith("remove slurm_account")
+    assert check_account(()).advice == ""
+
+
+def test_only_the_first_account_is_submitted_under() -> None:
+    words = Request(ASKED | {"slurm_account": "one, two"}, SETTINGS).command()
+    assert words[words.index("-A") + 1] == "one" and "two" not in words
 
 
 @pytest.mark.parametrize(
@@ -157,11 +212,60 @@ def test_each_refusal_has_its_advice(tool: Tool, said: str, advice: str) -> None
     assert finding.advice.startswith(advice)
 
 
+FOUND: dict[str, Any] = {
+    **{"host": "n1", "versions": "torch 2", "gpus": ["H100"], "why": "look at it", "hub": False, "problems": []},
+    "vllm": None,
+}
+
+
 def test_fewer_gpus_than_asked_for_are_told() -> None:
-    found = {"host": "n1", "versions": "torch 2", "gpus": ["H100"], "why": "look at it", "hub": False}
-    assert [finding.advice for finding in describe_node(found, 1, 3.0)] == ["", "", ""]
-    assert [finding.advice for finding in describe_node(found, 0, 3.0)] == ["", "", ""], "more than that do no harm"
-    assert [finding.advice for finding in describe_node(found, 2, 3.0)] == ["", "torch sees 1 of 2: look at it", ""]
+    assert not any(finding.advice for finding in describe_node(FOUND, 1, 3.0))
+    assert not any(finding.advice for finding in describe_node(FOUND, 0, 3.0)), "more than that do no harm"
+    advice = [finding.advice for finding in describe_node(FOUND, 2, 3.0) if finding.advice]
+    assert advice == ["torch sees 1 of 2: look at it"]
+
+
+def test_folders_and_engines_that_are_not_shared_are_told() -> None:
+    found = FOUND | {"problems": ["/hf is not seen", "logs is not written to: Read-only file system"]}
+    (folders,) = [finding for finding in describe_node(found, 1, 3.0) if finding.advice]
+    assert folders.found == "/hf is not seen; logs is not written to: Read-only file system"
+    found = FOUND | {"vllm": {"works": False, "said": "No module named 'vllm'"}}
+    (engine,) = [finding for finding in describe_node(found, 1, 3.0) if finding.advice]
+    assert engine.what == "vLLM on it" and "POSTTRAIN_VLLM" in engine.advice
+
+
+def test_what_a_node_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.cluster.probe_node.LATENCY", 0)
+    (tmp_path / "file").touch()
+    assert list(find_unseen([tmp_path / "file", tmp_path / "cache" / "mark"])) == [f"{tmp_path / 'cache'} is not seen"]
+    assert list(find_unwritable([tmp_path / "logs"])) == []
+    (problem,) = find_unwritable([tmp_path / "file"])
+    assert problem == f"{tmp_path / 'file'} is not written to: File exists"
+
+
+def test_marks_are_left_and_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with leave_marks([tmp_path / "cache", tmp_path / "file"]) as marks:
+        assert marks[0].is_file() and marks[0].parent == tmp_path / "cache"
+    assert not marks[0].exists() and len(marks) == 2
+
+
+def test_vllm_is_tried_with_its_own_python(tool: Tool, tmp_path: Path) -> None:
+    tool("fine", "echo 'a warning' >&2; echo vllm 0.9")
+    tool("broken", "echo \"ModuleNotFoundError: No module named 'vllm'\" >&2; exit 1")
+    assert try_vllm("fine") == {"works": True, "said": "vllm 0.9"}
+    assert try_vllm("broken") == {"works": False, "said": "ModuleNotFoundError: No module named 'vllm'"}
+    assert not try_vllm(str(tmp_path / "absent"))["works"]
+
+
+def test_what_jobs_need_follows_from_the_configuration(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTTRAIN_VLLM", "/its/python")
+    needs = Needs.of(config, [Path("work/smoke")])
+    assert [path.name for path in needs.cache] == [Path(os.environ["HF_HOME"]).name, "hub"] and not needs.vllm
+    recipe = read_recipe("smoke")
+    recipe["benchmarks"]["traps"]["engine"] = "vllm"
+    needs = Needs.of(load_config(recipe), [Path("work/smoke")])
+    assert needs.cache == [Path("work/cache")] and needs.vllm == "/its/python"
 
 
 def test_a_job_that_waits_too_long_is_ended_and_counts_as_not_tried(
@@ -171,7 +275,7 @@ def test_a_job_that_waits_too_long_is_ended_and_counts_as_not_tried(
     tool("squeue", "echo PENDING Priority")
     tool("scancel", f"echo $* > {tmp_path}/cancelled")
     monkeypatch.setattr("scripts.cluster.node.WAIT", 1)
-    (finding,) = check_node(Request(ASKED, SETTINGS), tmp_path / "work")
+    (finding,) = check_node(Request(ASKED, SETTINGS), Needs([tmp_path / "work"], [], ""))
     assert (finding.found, finding.mark) == ("not tried: PENDING Priority after 1 s", "??")
     assert (tmp_path / "cancelled").read_text() == "77\n"
 
@@ -184,15 +288,49 @@ def test_a_job_that_dies_is_told_with_its_last_words(
     tool("squeue", "exit 0")
     tool("scancel", "exit 0")
     monkeypatch.setattr("scripts.cluster.node.LATENCY", 1)
-    (finding,) = check_node(Request(ASKED, SETTINGS), tmp_path / "work")
+    (finding,) = check_node(Request(ASKED, SETTINGS), Needs([tmp_path / "work"], [], ""))
     assert finding.found == "python: not found" and "compute nodes share" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("rules", "chosen"),
+    [
+        ({"train_sft": 4, "run_benchmark": 2, "score_preferences": 1}, "run_benchmark"),
+        ({"train_sft": 4, "filter_dataset": 0, "score_preferences": 1}, "score_preferences"),
+        ({"filter_dataset": 0}, "filter_dataset"),
+    ],
+)
+def test_the_small_job_asks_for_what_a_benchmark_does_or_else_little(rules: dict[str, int], chosen: str) -> None:
+    requests = {rule: Request(ASKED | {"gpu": gpus, "gpu_model": None}, SETTINGS) for rule, gpus in rules.items()}
+    assert choose_probe(requests) is requests[chosen]
+
+
+def test_a_run_without_benchmarks_is_checked_to_the_end(
+    config: Config, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool("sinfo", "echo 'up|infinite|0/4/0/4|gpu:h100:4'")
+    tool("sacctmgr", "echo me")
+    tool("scontrol", SCONTROL.format(storage="accounting_storage/slurmdbd", seconds=300))
+    tool("sbatch", "exit 1")
+    monkeypatch.setattr("scripts.cluster.supplies.reaches_hub", lambda: True)
+    requests = {"train_sft": Request(ASKED, SETTINGS)}
+    bare = config.model_copy(update={"benchmarks": {}})
+    found = list(check_cluster(bare, requests, SETTINGS, [tmp_path / name for name in ("work", "results", "logs")]))
+    told = [finding.what for finding in found]
+    assert told == [
+        *("partition gpu", "account me", "ended jobs", "train_sft", "compute node", "downloads", "disk"),
+    ]
 
 
 def test_what_is_missing_without_internet(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.cluster.supplies.reaches_hub", lambda: False)
+    monkeypatch.setattr("scripts.cluster.supplies.find_readable", lambda asked: {"another"})
     finding = check_downloads(config, tmp_path / "work")
-    assert finding.found == "not here yet: the model, benchmark piqa" and finding.advice
+    assert finding.found == "not here yet: benchmark piqa, the model" and finding.advice
     write_json(tmp_path / "work/models/base/manifest.json", {})
+    monkeypatch.setattr("scripts.cluster.supplies.find_readable", set)
+    assert check_downloads(config, tmp_path / "work").advice == "", "the hub's cache has it"
+    monkeypatch.setattr("scripts.cluster.supplies.find_readable", lambda asked: set())
     write_json(tmp_path / "work/benchmarks/piqa/manifest.json", {})
     assert check_downloads(config, tmp_path / "work").advice == ""
 
@@ -200,6 +338,27 @@ def test_what_is_missing_without_internet(config: Config, tmp_path: Path, monkey
 def test_what_the_hub_can_bring_is_no_lack(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.cluster.supplies.reaches_hub", lambda: True)
     assert check_downloads(config, tmp_path / "work").advice == ""
+
+
+def test_benchmarks_are_read_as_jobs_would_read_them(config: Config) -> None:
+    assert find_readable({name: config.benchmarks[name] for name in ("traps", "piqa")}) == {"traps"}
+
+
+def test_of_a_model_only_what_is_taken_must_be_here(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's listing of a repository names more files than `download_model` takes of it."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("scripts.cluster.supplies.snapshot_download", lambda *_, **options: asked.append(options))
+    assert not list(find_missing(config, Path("nowhere")))
+    (model,) = [options["allow_patterns"] for options in asked if options["repo_type"] == "model"]
+    assert {"*.safetensors", "config.json", "tokenizer*"} <= {*model}
+
+
+def test_a_disk_for_adapters(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Qwen3-4B: three models of 4 bytes a weight, and checkpoints of what LoRA trains."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=60_000_000_000))
+    lora = config.stages["sft"].model_copy(update={"tuning": "lora"})
+    finding = check_disk(config.model_copy(update={"stages": config.stages | {"sft": lora}}), tmp_path)
+    assert "about 49.2 GB are needed" in finding.found and finding.advice == ""
 
 
 def test_a_disk_that_is_too_small(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,13 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, log: str) -> None:
     assert "Traceback" not in run.stderr
 
 
+def test_what_torch_cannot_write_is_told_as_well(tmp_path: Path) -> None:
+    """Its writer of checkpoints finds that less was written than it gave, and says nothing of a disk."""
+    run = _run(tmp_path, "import torch; torch.save(torch.zeros(100_000), '/dev/full')", "--log", "x.log")
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("error: the disk: no space left; free some")
+
+
 def test_other_system_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     run = _run(tmp_path, "open('/no/such/file')", "--log", "x.log")
     assert "no space" not in run.stderr

@@ -8,11 +8,12 @@ import sys
 import pytest
 import yaml
 
-from scripts.common.write_lock import conda_environment
+from scripts.common.write_lock import NOT_FOR_CPUS, OWN_PINS, conda_environment
 from tests.common.running import REPOSITORY
 
 ENVS = REPOSITORY / "envs"
 LISTS = ("requirements.in", "requirements-dev.in", "requirements.txt", "requirements-dev.txt", "requirements-gpu.txt")
+VLLM_LISTS = ("requirements-vllm.in", "requirements-vllm.txt", "requirements-vllm-cpu.txt")
 
 
 def _normal(name: str) -> str:
@@ -36,7 +37,7 @@ def _conda_pins() -> list[str]:
     return list(environment["dependencies"][-1]["pip"])
 
 
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("name", LISTS + VLLM_LISTS)
 def test_pins_are_exact_and_stand_once(name: str) -> None:
     lines = _lines(name)
     assert lines
@@ -51,6 +52,20 @@ def test_a_package_has_one_version_wherever_it_stands() -> None:
         for name, version in _pins(lines).items():
             versions.setdefault(name, set()).add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("name", VLLM_LISTS)
+def test_vllm_has_the_same_versions_but_for_its_own(name: str) -> None:
+    ours, theirs = (_pins(_lines(one)) for one in ("requirements.txt", name))
+    differing = {package for package, version in theirs.items() if ours.get(package, version) != version}
+    assert differing <= set(OWN_PINS)
+
+
+def test_vllm_is_one_version_for_processors_and_gpus() -> None:
+    wanted, on_gpus, on_cpus = (_pins(_lines(name)) for name in VLLM_LISTS)
+    assert wanted.items() <= on_gpus.items() and wanted["vllm"] == on_cpus["vllm-cpu"]
+    assert {package for package in wanted if package not in on_cpus} == {"vllm"}
+    assert not set(NOT_FOR_CPUS) & set(on_cpus)
 
 
 def test_conda_has_the_pins_of_pip() -> None:

@@ -2,16 +2,19 @@
 
 import importlib.resources
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from scripts.common.config import FileBenchmark
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, read_json, read_json_lines
-from scripts.data.download_benchmark import make_mirror, read_mmlu_development
+from scripts.data.download_benchmark import find_revision, make_mirror, read_mmlu_development
 from tests.common.running import OWN_TASKS, call_main, run_script
 
 
@@ -49,6 +52,31 @@ def test_a_stock_task_in_a_mirror_of_the_hub(tmp_path: Path, hub_mirror: Path) -
     test = "allenai/ai2_arc/ARC-Easy/test.parquet"
     assert facts["files"][test] == hash_file(hub_mirror / test)
     assert (tmp_path / "benchmark" / "mirror" / test).is_file()
+
+
+def test_a_stock_task_at_a_revision(tmp_path: Path, hub_mirror: Path) -> None:
+    """Out of the hub's cache, where somebody has brought this commit."""
+    commit = "0123456789abcdef" * 2 + "01234567"
+    snapshot = Path(HF_HUB_CACHE) / "datasets--allenai--ai2_arc" / "snapshots" / commit
+    shutil.copytree(hub_mirror / "allenai" / "ai2_arc", snapshot)
+    source = {"kind": "hub", "repository": "allenai/ai2_arc", "revision": commit}
+    try:
+        call_main("data.download_benchmark", tmp_path, **_options("arc_easy", source))
+        with pytest.raises(UserError, match=r"^benchmarks.mine.source: allenai/ai2_arc at v9 cannot be had: "):
+            call_main("data.download_benchmark", tmp_path, **_options("arc_easy", source | {"revision": "v9"}))
+    finally:
+        shutil.rmtree(snapshot.parents[1])
+    facts = read_json(tmp_path / "benchmark" / "manifest.json")["facts"]
+    assert facts["revisions"] == {"allenai/ai2_arc": commit} and facts["questions"] == 12
+
+
+def test_the_commit_is_found_in_the_cache() -> None:
+    folder = f"/cache/openai___gsm8k/main/0.0.0/{'a1' * 20}"
+    split = SimpleNamespace(cache_files=[{"filename": f"{folder}/gsm8k-test.arrow"}])
+    task = SimpleNamespace(DATASET_PATH="openai/gsm8k", dataset={"test": split})
+    assert find_revision(task) == {"openai/gsm8k": "a1" * 20}
+    local = SimpleNamespace(cache_files=[{"filename": "/cache/parquet/main-0123/0.0.0/0123/test.arrow"}])
+    assert find_revision(SimpleNamespace(DATASET_PATH="x/y", dataset={"test": local})) == {}
 
 
 def test_a_mirror_without_the_data_is_one_line(tmp_path: Path, hub_mirror: Path) -> None:

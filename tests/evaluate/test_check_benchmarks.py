@@ -9,7 +9,8 @@ import pytest
 from scripts.common.errors import UserError
 from tests.common.running import OWN_TASKS, call_main
 
-TRAPS = {"task": "traps", "source": {"kind": "own"}, "unsafe_code": False}
+TRAPS = {"task": "traps", "source": {"kind": "own"}, "metric": "rule_points", "unsafe_code": False}
+EASY = {"task": "arc_easy", "metric": "acc_norm", "unsafe_code": False}
 
 
 def _check(folder: Path, benchmarks: dict[str, Any]) -> None:
@@ -17,7 +18,7 @@ def _check(folder: Path, benchmarks: dict[str, Any]) -> None:
 
 
 def test_each_is_told(tmp_path: Path, hub_mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mirrored = {"task": "arc_easy", "source": {"kind": "file", "path": str(hub_mirror)}, "unsafe_code": False}
+    mirrored = EASY | {"source": {"kind": "file", "path": str(hub_mirror)}}
     _check(tmp_path, {"traps": TRAPS, "easy": mirrored})
     told = capsys.readouterr().err
     assert "traps: would run; 50 questions from file benchmarks/traps.jsonl" in told
@@ -25,9 +26,15 @@ def test_each_is_told(tmp_path: Path, hub_mirror: Path, capsys: pytest.CaptureFi
     assert not list(tmp_path.rglob("*.parquet")), "it only looks"
 
 
+def test_a_metric_that_the_task_does_not_have_is_told(tmp_path: Path, hub_mirror: Path) -> None:
+    mirrored = EASY | {"source": {"kind": "file", "path": str(hub_mirror)}, "metric": "acc_nrom"}
+    with pytest.raises(UserError, match=r"^benchmarks.easy.metric: .* 'acc_nrom'; did you mean 'acc_norm'\?$"):
+        _check(tmp_path, {"easy": mirrored})
+
+
 def test_all_that_would_not_run_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    absent = {"task": "piqa", "source": {"kind": "hub"}, "unsafe_code": False}
-    gone = {"task": "piqa", "source": {"kind": "file", "path": "nowhere"}, "unsafe_code": False}
+    absent = {"task": "piqa", "metric": "acc", "source": {"kind": "hub"}, "unsafe_code": False}
+    gone = {"task": "piqa", "metric": "acc", "source": {"kind": "file", "path": "nowhere"}, "unsafe_code": False}
     with pytest.raises(UserError) as caught:
         _check(tmp_path, {"absent": absent, "traps": TRAPS, "gone": gone})
     first, second = str(caught.value).splitlines()

@@ -11,7 +11,7 @@ from scipy import stats
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json, write_json_lines
-from scripts.evaluate.compare_models import Values
+from scripts.evaluate.compare_models import Family, Values
 from scripts.evaluate.compare_seeds import crossed_test
 from tests.common.running import call_main
 
@@ -55,14 +55,14 @@ NULLS = {
 def test_claims_of_a_difference_that_is_not_there_are_rare(name: str) -> None:
     """At most 5 % of so many runs, within what chance adds to such a share."""
     random = np.random.default_rng(0)
-    claims = sum(crossed_test(NULLS[name](random), 0.05, 0)[0] < 0.05 for _ in range(RUNS))
+    claims = sum(crossed_test(NULLS[name](random), Family(0.05, 0))[0] < 0.05 for _ in range(RUNS))
     assert claims / RUNS <= 0.05 + 2 * (0.05 * 0.95 / RUNS) ** 0.5
 
 
 def test_items_are_not_counted_once_a_seed() -> None:
     """Ten seeds of the same answers say no more than one of them."""
     once = np.random.default_rng(1).normal(0.3, 1, (40, 1))
-    p_value, low, high = crossed_test(np.repeat(once, 10, axis=1), 0.05, 0)
+    p_value, low, high = crossed_test(np.repeat(once, 10, axis=1), Family(0.05, 0))
     expected = stats.ttest_1samp(once[:, 0], 0)
     interval = expected.confidence_interval(0.95)
     assert p_value == pytest.approx(expected.pvalue)
@@ -73,22 +73,22 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     random = np.random.default_rng(2)
     noise = random.normal(0, 0.3, (200, 3))
     agreeing, disagreeing = noise + 0.2, noise + np.array([0.0, 0.2, 0.4])
-    assert crossed_test(agreeing, 0.05, 0)[0] < 0.05 < crossed_test(disagreeing, 0.05, 0)[0]
+    assert crossed_test(agreeing, Family(0.05, 0))[0] < 0.05 < crossed_test(disagreeing, Family(0.05, 0))[0]
 
 
 def test_the_interval_leaves_out_zero_where_p_is_below_alpha() -> None:
     for start in range(40):
         differences = np.random.default_rng(start).normal(0.05, 0.3, (60, 3))
         for alpha in (0.01, 0.05, 0.2):
-            p_value, low, high = crossed_test(differences, alpha, 0)
+            p_value, low, high = crossed_test(differences, Family(alpha, 0))
             assert (low > 0 or high < 0) is (p_value < alpha)
 
 
 def test_what_has_no_variance_is_left_to_the_items() -> None:
-    assert crossed_test(np.zeros((20, 3)), 0.05, 0)[0] == 1.0
-    p_value, low, _ = crossed_test(np.ones((20, 3)), 0.05, 0)
+    assert crossed_test(np.zeros((20, 3)), Family(0.05, 0))[0] == 1.0
+    p_value, low, _ = crossed_test(np.ones((20, 3)), Family(0.05, 0))
     assert p_value < 1e-4 and low > 0.5, "twenty items that all three seeds have gained"
-    assert crossed_test(np.ones((1, 3)), 0.05, 0) == (1.0, -1.0, 1.0)
+    assert crossed_test(np.ones((1, 3)), Family(0.05, 0)) == (1.0, -1.0, 1.0)
 
 
 @pytest.fixture

@@ -65,11 +65,11 @@ def test_sampling_follows_the_seed(build: Build) -> None:
     assert first == second != greedy
 
 
-def test_continuous_batching_refuses_likelihoods(build: Build) -> None:
-    with pytest.raises(UserError) as caught:
-        build(ContinuousLM, at_once=2).loglikelihood(_likelihoods(1, 3))
-    words = "continuous batching writes answers, and this task asks how likely given ones are; remove it"
-    assert str(caught.value) == f"benchmarks.mine.engine: {words}"
+def test_long_answers_are_not_cut_where_nobody_bounds_them(build: Build) -> None:
+    """lm-eval's own bound is 256 tokens, which worked answers exceed."""
+    request = _request("generate_until", "the sum of", {"until": [], "do_sample": False})
+    assert build(at_once=1).max_gen_toks == build(ContinuousLM, at_once=1).max_gen_toks == 1024
+    assert len(build(at_once=1).generate_until([request])[0].encode()) > 256
 
 
 def test_a_batch_that_does_not_fit_is_halved(build: Build, capfd: pytest.CaptureFixture[str]) -> None:

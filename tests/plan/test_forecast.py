@@ -10,7 +10,7 @@ import yaml
 from scripts.common.config import Config
 from scripts.common.files import write_json
 from scripts.common.load_config import load_config
-from scripts.plan.forecast import is_within, make_forecast
+from scripts.plan.forecast import make_forecast
 from tests.common.running import REPOSITORY
 from tests.plan.stages import CONFIG, read_config
 
@@ -55,6 +55,15 @@ def test_alpaca_qlora_has_the_steps_of_the_run_that_it_repeats(tmp_path: Path) -
     assert dpo["epochs"] == pytest.approx(4.18, abs=0.01)
 
 
+@pytest.mark.parametrize("recipe", ["personas-lora", "alpaca-qlora"])
+def test_a_run_that_is_repeated_keeps_its_rows(tmp_path: Path, recipe: str) -> None:
+    """What is expected is what the filters leave: all rows that can be trained on."""
+    for dataset in read_config(f"recipes/{recipe}.yaml", tmp_path).datasets.values():
+        filters = dataset.filters
+        assert (filters.duplicates, filters.benchmark_overlap, filters.near_duplicates) == (False, "flag", None)
+        assert (filters.min_tokens, filters.max_tokens) == (None, None)
+
+
 def finish_smoke(folder: Path) -> None:
     """What a finished run of the smoke recipe leaves for the plan to read."""
     work, results = folder / "work" / "smoke", folder / "results" / "smoke"
@@ -86,7 +95,8 @@ def test_what_was_measured_goes_before_what_is_expected(tmp_path: Path) -> None:
     assert sft["used"]["steps"] == 8 and sft["used"]["memory_bytes"] == 9 * 10**8
     assert sft["gpu_hours"] is None and plan["totals"]["gpu_hours"] is None, "there is no GPU"
     traps = plan["benchmarks"]["traps"]
-    assert (traps["rows"], traps["generated_tokens"]) == (6, 48)
+    assert (traps["rows"], traps["rows_are"], traps["generated_tokens"]) == (6, "measured", 48)
+    assert traps["verdict"] == {"fits_memory": None, "fits_time": True, "over_time": "end"}
     assert traps["hours"] == pytest.approx(0.03) and traps["hours_are"] == "measured on 1 of 3 models"
 
 
@@ -136,9 +146,21 @@ def test_rates_make_energy_and_money(tmp_path: Path) -> None:
     assert sft["memory_limit_bytes"] == 80e9
 
 
-@pytest.mark.parametrize(
-    ("value", "limit", "is_bound", "fits"),
-    [(1, 2, False, True), (3, 2, False, False), (3, 2, True, None), (1, 2, True, True), (None, 2, False, None)],
-)
-def test_only_what_is_known_is_judged(value: float | None, limit: float, is_bound: bool, fits: bool | None) -> None:
-    assert is_within(value, limit, is_bound) is fits
+@pytest.mark.usefixtures("no_cache")
+def test_training_and_evaluation_add_up(tmp_path: Path) -> None:
+    plan = forecast(read_config("config.yaml", tmp_path), tmp_path)
+    totals = plan["totals"]
+    assert totals["training_gpu_hours"] == pytest.approx(sum(s["gpu_hours"] for s in plan["stages"].values()))
+    assert totals["evaluation_gpu_hours"] == pytest.approx(sum(b["gpu_hours"] for b in plan["benchmarks"].values()))
+    assert totals["gpu_hours"] == pytest.approx(totals["training_gpu_hours"] + totals["evaluation_gpu_hours"])
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_stage_has_the_time_of_all_its_attempts(tmp_path: Path) -> None:
+    """Its bound of 5.4 hours does not fit one job of two hours, and three of them."""
+    resources = {"train": {"gpus": 2, "hours": 2}}
+    config = read_config("recipes/personas-lora.yaml", tmp_path, resources=resources)
+    folders = tmp_path / "work" / "x", tmp_path / "results" / "x"
+    once, thrice = (make_forecast(config, *folders, attempts)["stages"][0] for attempts in (1, 3))
+    assert (once["hours_limit"], once["verdict"]["fits_time"]) == (2, None), "only a bound is too long"
+    assert (thrice["hours_limit"], thrice["verdict"]["fits_time"]) == (6, True)

@@ -24,3 +24,4 @@ def test_what_no_stage_depends_on_is_no_part_of_it(tmp_path: Path) -> None:
     assert set(part) == {"run", "model", "datasets", "stages", "resources", "plan"}
     assert "time_limit" not in part["stages"]["sft"] and "expected" not in part["datasets"]["sums"]
     assert "hours" not in part["resources"]["train"] and "gpus" in part["resources"]["train"]
+    assert "gpus" not in part["resources"], "how many GPUs are used at once decides on nothing"

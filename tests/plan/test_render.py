@@ -34,6 +34,7 @@ def test_verdicts_in_words() -> None:
     assert verdict(False, True) == "TOO LARGE"
     assert verdict(None, False) == "TOO LONG, will be cut"
     assert verdict(False, False, "refuse") == "TOO LARGE; TOO LONG, will be refused"
+    assert verdict(True, False, "end") == "TOO LONG for its jobs"
     assert verdict(None, None) == "memory and time unknown"
     assert verdict(True, None) == "time unknown"
 

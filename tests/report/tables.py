@@ -168,7 +168,7 @@ def make_score(model: str, benchmark: str, metric: str, share: float, n: int = 2
         "ci_low": max(0.0, share - 0.06),
         "ci_high": min(1.0, share + 0.07),
         "others": make_others(metric),
-        "protocol": {"shots": 0, "limit": None, "max_new_tokens": 32, "chat_template": True, "filter": "none"},
+        "protocol": {"shots": 5, "limit": None, "max_new_tokens": 32, "chat_template": True, "filter": "last-number"},
         "provenance": make_manifest("scores", f"{model} on {benchmark}", {}, {}, minute=9),
     }
 

@@ -39,7 +39,7 @@ def test_numbers_are_those_of_the_tables(write: Write) -> None:
         "| Time of all jobs | 15 min 10 s, summed over the jobs of the provenance table |",
         "| sums | 652 | too long 12, duplicates 3 | 637 | 600 | 25 | 12 |",
         "| sft | SFT | 600 | 20 | 133 | 120 | 2.500 | 0.559 | 1.4 GB |",
-        "| sums | 200 | 5.0 [0.0, 12.0] | 34.5 [28.5, 41.5] | 36.5 [30.5, 43.5] |",
+        "| sums | exact_match, last-number, 5-shot | 200 | 5.0 [0.0, 12.0] | 34.5 [28.5, 41.5] | 36.5 [30.5, 43.5] |",
         "| sums | sft against base | 200 | 5.0 | 34.5 | +29.5 [+24.5, +34.5] | 7.1 | <0.001 | improved |",
         "| mmlu-dev | sft against base | 200 | 31.0 | 30.0 | −1.0 [−6.0, +4.0] | 7.1 | 0.400 | no difference found |",
         "| mathematics and algorithms | sums and mmlu-dev | 485 | 20.0 [15.0, 25.0] weak | 50.0 [45.0, 55.0] good |",

@@ -30,11 +30,21 @@ def test_arguments_go_over_our_defaults(tmp_path: Path, tokenizer: Any) -> None:
     assert make_arguments(SFTConfig, job, tokenizer, has_validation=True).eval_strategy == "epoch"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_products_are_made_in_the_precision_of_the_run(tmp_path: Path, tokenizer: Any, dtype: str) -> None:
-    job = make_job(tmp_path)
+@pytest.mark.parametrize(
+    ("dtype", "args", "bf16"),
+    [
+        ("float32", {}, False),
+        ("bfloat16", {}, True),
+        ("float32", {"bf16": True}, True),
+        ("bfloat16", {"bf16": False}, False),
+    ],
+)
+def test_products_are_made_in_the_precision_of_the_run_unless_told(
+    tmp_path: Path, tokenizer: Any, dtype: str, args: dict[str, Any], bf16: bool
+) -> None:
+    job = make_job(tmp_path, args=args)
     job.__dict__["dtype"] = dtype
-    assert make_arguments(SFTConfig, job, tokenizer, False).bf16 is (dtype == "bfloat16")
+    assert make_arguments(SFTConfig, job, tokenizer, False).bf16 is bf16
 
 
 def test_arguments_of_dpo(tmp_path: Path, tokenizer: Any) -> None:

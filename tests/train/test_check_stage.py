@@ -1,14 +1,17 @@
 """Wrong arguments are refused with one line, before anything is trained; right ones are not."""
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer
 
 from scripts.common.config import Stage
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
-from scripts.train.check_stage import CONFIGS, check
+from scripts.train.check_stage import CONFIGS, LOSSES, check
 from tests.common.running import error_lines, run_script
 
 
@@ -53,6 +56,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"args": {"packing_strategy": "wrapped"}},
         "stages.mine.args.packing_strategy: wrapped lets one example see another; use bfd",
     ),
+    (
+        "dpo",
+        {"args": {"loss_type": ["sigmoid", "sigmod"]}},
+        "stages.mine.args.loss_type: TRL's dpo has no loss 'sigmod'; did you mean 'sigmoid'?",
+    ),
+    ("sft", {"args": {"loss_type": "nl"}}, "stages.mine.args.loss_type: TRL's sft has no loss 'nl'"),
     ("kto", {"args": {"lr_scheduler_type": "cosin"}}, "stages.mine.args: cosin is not a valid SchedulerType"),
     (
         "grpo",
@@ -67,6 +76,17 @@ def test_refuses(method: str, section: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as caught:
         check("mine", _stage(method, **section))
     assert str(caught.value).startswith(line), str(caught.value)
+
+
+TRAINERS = {"dpo": DPOTrainer, "kto": KTOTrainer, "grpo": GRPOTrainer}
+
+
+@pytest.mark.parametrize("method", TRAINERS)
+def test_the_losses_are_those_that_the_trainer_knows(method: str) -> None:
+    source = inspect.getsource(TRAINERS[method])
+    alone = re.findall(r'\bloss_type == "(\w+)"', source)
+    several = re.findall(r"\w+", " ".join(re.findall(r"\bloss_type in \[([^]]*)\]", source)))
+    assert set(LOSSES[method]) == {*alone, *several}
 
 
 def test_script_refuses_with_one_line(tmp_path: Path) -> None:

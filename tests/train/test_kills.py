@@ -28,11 +28,21 @@ ARGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("method", METHODS)
-def test_kills(tmp_path: Path, tiny_model: Path, rows: Path, method: str, processes: int) -> None:
-    args = ARGS[method] | {"learning_rate": 1e-3, "max_steps": STEPS, "save_steps": 2}
-    options = method_options(method, tiny_model, rows, {"args": args, "rewards": {"answer_pattern": r"\w"}})
+PACKED: dict[str, Any] = {"tuning": "lora", "args": {"padding_free": True, "max_length": None}}
+"""Adapters around bfloat16 weights, and examples end to end."""
+
+
+@pytest.mark.parametrize(
+    ("method", "processes", "section", "dtype"),
+    [(method, processes, {}, "float32") for method in METHODS for processes in (1, 2)]
+    + [("sft", 1, PACKED, "bfloat16"), ("sft", 1, {"args": PACKED["args"]}, "bfloat16")],
+)
+def test_kills(
+    tmp_path: Path, tiny_model: Path, rows: Path, method: str, processes: int, section: dict[str, Any], dtype: str
+) -> None:
+    args = ARGS[method] | {"learning_rate": 1e-3, "max_steps": STEPS, "save_steps": 2} | section.get("args", {})
+    section = section | {"args": args, "rewards": {"answer_pattern": r"\w"}}
+    options = method_options(method, tiny_model, rows, section) | {"dtype": dtype}
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     for folder in (unbroken, killed):
         folder.mkdir()

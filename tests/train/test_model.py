@@ -1,9 +1,12 @@
 """The model of a stage: its adapters, its attention, and that what is saved is what was trained."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scripts.common.files import read_json, write_json
+from scripts.common.manifest import find_model
 from scripts.train.model import choose_attention, make_adapters
 from tests.train.stages import make_job
 
@@ -21,6 +24,22 @@ def test_kinds_of_adapters(tmp_path: Path, option: str, field: str) -> None:
     assert lora is not None and getattr(lora, field)
 
 
-def test_attention_without_a_gpu_is_pytorchs_own(tmp_path: Path) -> None:
-    assert choose_attention(make_job(tmp_path)) == "sdpa"
-    assert choose_attention(make_job(tmp_path, attention="eager")) == "eager"
+PACKED = {"padding_free": True, "max_length": None}
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "attention"),
+    [
+        ({}, {}, "sdpa"),
+        ({"args": PACKED}, {}, "varlen_attention"),
+        ({"args": PACKED}, {"attention_dropout": 0.1}, "sdpa"),
+        ({"args": PACKED, "attention": "eager"}, {}, "eager"),
+    ],
+)
+def test_attention_without_a_gpu(
+    tmp_path: Path, tiny_model: Path, stage: dict[str, Any], changes: dict[str, Any], attention: str
+) -> None:
+    job = make_job(tmp_path, **stage)
+    (tmp_path / "model").mkdir()  # where the parent's manifest, base.json, has its model
+    write_json(tmp_path / "model" / "config.json", read_json(find_model(tiny_model) / "config.json") | changes)
+    assert choose_attention(job) == attention

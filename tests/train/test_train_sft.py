@@ -1,5 +1,6 @@
 """SFT learns, leaves a whole model behind, and can be killed at any time."""
 
+import fcntl
 import shutil
 import signal
 import stat
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, hash_json, read_json
 from scripts.common.manifest import find_model
-from tests.common.running import call_main, run_script, start_script
+from tests.common.running import call_main, error_lines, run_script, start_script
 from tests.train.stages import SFT, read_losses, sft_options, with_args
 
 pytestmark = pytest.mark.slow
@@ -187,6 +188,31 @@ def test_a_wrong_argument_leaves_nothing(tmp_path: Path, tiny_model: Path, rows:
     with pytest.raises(UserError, match=r"^stages.sft.args.learning_rat: .* did you mean 'learning_rate'\?$"):
         call_main("train.train_sft", tmp_path, **sft_options(tiny_model, rows, stage))
     assert not (tmp_path / "sft").exists()
+
+
+def test_a_loss_that_is_no_number_is_told_and_never_saved(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+    """Also where it would be logged much later than saved."""
+    stage = with_args(SFT, learning_rate=1e38, logging_steps=100, save_strategy="steps", save_steps=4)
+    line = r"^stages.sft: the (loss|grad_norm) of step 4 is not a finite number; lower learning_rate"
+    with pytest.raises(UserError, match=line):
+        call_main("train.train_sft", tmp_path, **sft_options(tiny_model, rows, stage))
+    assert not list((tmp_path / "sft" / "checkpoints").glob("*/checkpoint-*"))
+
+
+def test_two_jobs_do_not_train_one_stage(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+    folder = tmp_path / "sft" / "checkpoints"
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = run_script("train.train_sft", tmp_path, **sft_options(tiny_model, rows, SFT))
+    (line,) = [line for line in error_lines(run) if line.startswith("error: ")]
+    assert line == ("error: stages.sft: another job is training this stage in sft/checkpoints; wait for it, or end it")
+
+
+def test_modules_that_the_model_does_not_have_are_told(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+    stage = SFT | {"tuning": "lora", "lora": {"target_modules": ["q_prj"]}}
+    with pytest.raises(UserError, match=r"^stages.sft: Target modules .*q_prj.* not found in the base model"):
+        call_main("train.train_sft", tmp_path, **sft_options(tiny_model, rows, stage))
 
 
 def test_held_out_rows_are_measured(tmp_path: Path, tiny_model: Path, rows: Path) -> None:

@@ -46,10 +46,18 @@ def test_packed_examples_do_not_see_each_other(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"attention_mask": torch.ones(1, 4)}, {"dropout": 0.1}, {"query": torch.zeros(2, 2, 4, 8)}], ids=str
+    "wrong",
+    [
+        {"attention_mask": torch.ones(1, 4)},
+        {"dropout": 0.1},
+        {"query": torch.zeros(2, 2, 4, 8)},
+        {"softcap": 50.0},
+        {"s_aux": torch.zeros(2)},
+    ],
+    ids=str,
 )
 def test_what_the_kernel_does_not_know_is_refused(wrong: dict[str, Any]) -> None:
     states = torch.zeros(1, 2, 4, 8)
     given = {"query": states, "key": states, "value": states, "attention_mask": None} | wrong
-    with pytest.raises(ValueError, match="varlen_attention takes one flat row of whole examples"):
+    with pytest.raises(ValueError, match=r"^varlen_attention (takes one flat row of whole|knows no capped scores)"):
         varlen_attention.attend(torch.nn.Identity(), **given)
