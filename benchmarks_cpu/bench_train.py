@@ -160,6 +160,7 @@ def factory_command(program: str, model: Path, rows: dict[str, Path], tuning: st
         "num_train_epochs": 1,
         "lr_scheduler_type": "linear",
         "bf16": True,
+        "use_cpu": True,
         "disable_gradient_checkpointing": True,
         "logging_steps": 1,
         "save_strategy": "no",
