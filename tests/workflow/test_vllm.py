@@ -9,13 +9,14 @@ import pytest
 from scripts.common.files import read_json, read_json_lines
 from tests.workflow.running import REPOSITORY, read_recipe, snakemake, write_recipe
 
-SCORES = "results/smoke/scores/sft/{}.json"
-ITEMS = "results/smoke/scores/sft/{}.items.jsonl"
+SCORES = "results/smoke/scores/base/{}.json"
+ITEMS = "results/smoke/scores/base/{}.items.jsonl"
 
 
 def _recipe(engine: str, **more: dict[str, Any]) -> dict[str, Any]:
+    """The smoke recipe with a model that has something to say: the demo's."""
     recipe = copy.deepcopy(read_recipe("smoke"))
-    recipe["model"]["source"]["hidden_size"] = 256  # heads of 64: vLLM has no kernel for smaller ones
+    recipe["model"] = read_recipe("demo")["model"]
     for benchmark in recipe["benchmarks"].values():
         benchmark["engine"] = engine
     recipe["benchmarks"] |= more
@@ -48,7 +49,9 @@ def test_a_real_vllm_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for engine, folder in folders.items():
         folder.mkdir()
         more = {"choices": choices} if engine == "vllm" else {}
-        write_recipe(folder, _recipe(engine, **more))
+        recipe = _recipe(engine, **more)
+        recipe["run"]["cache"] = str(tmp_path / "cache")
+        write_recipe(folder, recipe)
 
     def run(engine: str, *more: str) -> Any:
         recipe = folders[engine] / "recipe.yaml"
@@ -58,13 +61,13 @@ def test_a_real_vllm_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for engine in folders:
         done = run(engine, *wanted)
         assert done.returncode == 0, done.stdout[-3000:]
-    answers = {
-        engine: [
-            item["answer"] for name in ("chain_sum", "traps") for item in read_json_lines(folder / ITEMS.format(name))
-        ]
-        for engine, folder in folders.items()
-    }
-    assert answers["hf"] == answers["vllm"] and len(set(answers["hf"])) > 3
+    hf, vllm = (
+        [item["answer"] for name in ("chain_sum", "traps") for item in read_json_lines(folder / ITEMS.format(name))]
+        for folder in folders.values()
+    )
+    # Sums in another order may tip the balance between two words that are as likely.
+    assert sum(one == other for one, other in zip(hf, vllm, strict=True)) >= 0.9 * len(hf)
+    assert len(set(hf)) > 10, "they have something to say"
     score = read_json(folders["vllm"] / wanted[0])
     assert score["protocol"]["engine"] == "vllm" and score["provenance"]["versions"]["vllm"] == "0.30.0+cpu"
 
