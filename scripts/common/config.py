@@ -304,7 +304,9 @@ class Benchmark(Section):
     filter: str = Field("none", description="lm-eval filter that the metric is taken from, such as `strict-match`.")
     shots: int | None = Field(None, ge=0, description="Examples in the prompt; null for the task's own number.")
     limit: int | None = Field(None, ge=1, description="First items of each task only; null for all.")
-    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens; null for the task's own, else 1,024.")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Longest answer, in tokens; null for the task's own, else 1,024."
+    )
     chat_template: bool = Field(True, description="Ask through the chat template; false sends the bare prompt.")
     engine: Literal["hf", "continuous", "vllm"] = Field(
         "hf",
