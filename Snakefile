@@ -39,6 +39,10 @@ onstart:
     refuse_missing_vllm()
 
 
+onsuccess:
+    end_at_once()
+
+
 onerror:
     tell_failures()
 

@@ -2,6 +2,7 @@
 import glob
 import json
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(Path(workflow.basedir)))
@@ -248,6 +249,13 @@ def tell_failures():
     kills = list(find_kills(Path(".snakemake/slurm_logs"), since=STARTED))
     if kills or len(failures) > (0 if workflow.execution_settings.keep_going else 1):
         print("\n".join(describe_failures(failures + kills)), file=sys.stderr)
+
+
+def end_at_once():
+    """Snakemake's limit of jobs a second leaves timers behind, whose threads would hold its end up for a second."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
 
 
 def asked_resources(wildcards):

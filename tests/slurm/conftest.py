@@ -96,8 +96,8 @@ def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[MakeHead]:
 def stage_head(make_head: MakeHead, prepared: Path, tmp_path: Path) -> StageHead:
     """Make a head for the long stage, with these resources, in a folder that is prepared."""
 
-    def make(**train: Any) -> Head:
+    def make(steps: int = 300, **train: Any) -> Head:
         shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-        return make_head(long_stage(**train))
+        return make_head(long_stage(steps, **train))
 
     return make

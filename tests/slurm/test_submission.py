@@ -152,6 +152,15 @@ def test_nine_evaluations_on_four_of_eight_gpus(two_nodes: Cluster, tmp_path: Pa
     assert len(scored) == 9 and all("COMPLETED" in line and "gres/gpu:h100=1" in line for line in scored)
 
 
+def test_short_jobs_share_an_allocation(make_head: MakeHead, cluster: Cluster) -> None:
+    since = time.strftime("%FT%T")
+    rows = [f"work/smoke/datasets/{name}/train.parquet" for name in ("sums", "more_sums")]
+    run = make_head(smoke()).run(*rows, "--groups", "inspect_rows=rows", "filter_dataset=rows")
+    assert run.returncode == 0, run.stdout[-5000:]
+    jobs = cluster.ask("sacct", "-X", "-n", "-P", "-S", since, "-o", "State,Comment").splitlines()
+    assert jobs == ["COMPLETED|rule_rows_filter_dataset_inspect_rows"] * len(rows)
+
+
 def test_accounting_may_be_gone_for_a_while(make_head: MakeHead, cluster: Cluster) -> None:
     head = make_head(smoke(train={"gpus": 1}))
     process = head.start("sft")
