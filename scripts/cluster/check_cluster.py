@@ -19,10 +19,12 @@ from scripts.cluster.finding import ADVICE, WIDTH, Finding, advise
 from scripts.cluster.node import Needs, check_node
 from scripts.cluster.request import Request
 from scripts.cluster.slurm import ask, last_words, run
-from scripts.cluster.supplies import check_disk, check_downloads
+from scripts.cluster.supplies import check_disk, check_downloads, check_files
 from scripts.common.config import Config
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.errors import UserError
+
+UNUSED = "nothing would use them: remove gpu_model or gres of these rules from the profile, or set gpus in resources"
 
 LONGEST_SLEEP = 240
 """SLURM must remember ended jobs for so long: Snakemake's executor looks every 180 seconds at the least."""
@@ -75,6 +77,7 @@ def check_cluster(
     for rules, request in group_requests(requests).items():
         yield check_request(rules, request)
     yield from check_node(choose_probe(requests), Needs.of(config, folders))
+    yield from check_files(config)
     yield check_downloads(config, folders[0])
     yield check_disk(config, folders[0])
 
@@ -174,9 +177,10 @@ def check_memory_of_jobs(command: str | None) -> Finding:
 
 def check_request(rules: str, request: Request) -> Finding:
     """SLURM would take a job of these rules, by `sbatch --test-only`, and it has the GPUs that its processes want."""
-    if request.gpus < request.counted:
+    if request.gpus != request.counted:
         told = f"{request.describe()}: SLURM is asked for {request.gpus} GPUs, and the configuration means"
-        return Finding(rules, f"{told} {request.counted}", "set so many in the profile's `gres` of these rules")
+        advice = "set so many in the profile's `gres` of these rules" if request.counted else UNUSED
+        return Finding(rules, f"{told} {request.counted}", advice)
     try:
         done = run([*request.command(), "--test-only", "--wrap=true"])
     except UserError as error:

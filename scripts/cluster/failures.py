@@ -11,7 +11,11 @@ LAST_LINES = 3
 TRACEBACK = "Traceback (most recent call last):"
 
 _PROGRESS = re.compile(r"^\w+ .*: \d[\d,]*(/\d+)? \w+", re.MULTILINE)
-_KILLED = re.compile(r"(slurmstepd|srun): error: ")
+# What srun says of every command that fails is no kill.
+_KILLED = re.compile(r"slurmstepd(-\S+)?: error: |srun: error: (?!.*Exited with exit code)")
+
+_BEGINS = "Building DAG of jobs..."
+"""What Snakemake says in a job's log each time the job begins: a requeued one goes on in the same log."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,12 @@ def find_failures(logs: Path, since: float = 0.0) -> Iterator[Failure]:
             yield Failure(log, last_lines(log))
 
 
-def find_kills(slurm_logs: Path, since: float) -> Iterator[Failure]:
-    """Jobs that SLURM ended: out of memory, out of time, cancelled, a dead node. Each job's newest log decides."""
+def find_kills(slurm_logs: Path, since: float = 0.0) -> Iterator[Failure]:
+    """Jobs that SLURM ended: out of memory, out of time, cancelled, a dead node. Each job's last start decides."""
     folders = {log.parent for log in slurm_logs.glob("**/*.log")}
     for folder in sorted(folders):
         log = max(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-        killed = [line for line in read_end(log).splitlines() if _KILLED.match(line)]
+        killed = [line for line in read_end(log).rpartition(_BEGINS)[2].splitlines() if _KILLED.match(line)]
         if killed and log.stat().st_mtime >= since:
             yield Failure(log, killed[-LAST_LINES:])
 

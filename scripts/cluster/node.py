@@ -27,6 +27,8 @@ PROBE = {"runtime": 10, "mem_mb": 8_000, "cpus_per_task": 2}
 WAIT = 300
 """Seconds that it may wait in the queue and run."""
 
+WORK = "make work/ a folder of yours, or a link to one, on a file system that the compute nodes share"
+
 LATENCY = 60
 """Seconds that a shared file system may take to show a file; as in the profile."""
 
@@ -52,8 +54,10 @@ class Needs:
         cache = []
         if isinstance(model, HubModel) or any(one.source.kind == "hub" for one in benchmarks):
             cache = [Path(HF_HOME), Path(HF_HUB_CACHE)]
-        if not isinstance(model, HubModel):
-            cache.append(Path(model.path if isinstance(model, FileModel) else config.run.cache))
+        if not isinstance(model, HubModel | FileModel):
+            cache.append(Path(config.run.cache))
+        if isinstance(model, FileModel) and Path(model.path).is_dir():
+            cache.append(Path(model.path))
         uses_vllm = any(one.engine == "vllm" for one in benchmarks)
         return cls(folders, cache, os.environ[VLLM] if uses_vllm else "")
 
@@ -92,9 +96,15 @@ def probe(request: Request, needs: Needs, marks: list[Path]) -> Iterator[Finding
     """Submit the small job, wait for it, and tell what it found."""
     work = needs.folders[0]
     report, log = work / "probe.json", work / "probe.log"
-    work.mkdir(parents=True, exist_ok=True)
-    for path in (report, log):
-        path.unlink(missing_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        for path in (report, log):
+            path.unlink(missing_ok=True)
+            path.touch()
+            path.unlink()
+    except OSError as error:
+        yield Finding("compute node", f"not tried: {work} is not written to: {error.strerror}", WORK)
+        return
     words = ["python", "-m", "scripts.cluster.probe_node", "--output", report, "--vllm", needs.vllm]
     words += ["--written", *needs.folders, "--seen", *marks]
     command = shlex.join(map(str, words))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from scripts.cluster.failures import describe_failures, find_failures, is_error, read_end
+from scripts.cluster.failures import Failure, describe_failures, find_failures, find_kills, is_error, read_end
 from scripts.cluster.slurm import Job, find_jobs
 from scripts.common.config import QUESTIONS, Config
 from scripts.common.console import make_parser, run_script, say, write_clock
@@ -24,11 +24,12 @@ SCORING = ("run_benchmark", "judge_answers", "score_preferences", "generate_resp
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run keeps its files."""
+    """Where a run keeps its files, and Snakemake what SLURM's jobs of all runs say."""
 
     work: Path
     results: Path
     logs: Path
+    slurm_logs: Path = Path(".snakemake/slurm_logs")
 
 
 def main() -> None:
@@ -50,7 +51,9 @@ def main() -> None:
 
 def describe_run(config: Config, folders: Folders, jobs: list[Job]) -> list[str]:
     """The status as lines for a terminal."""
-    at_work = {job.work: job for job in jobs}
+    at_work = {job.work: job.state.lower() for job in jobs}
+    killed = {work: kill for work, kill in find_killed(folders).items() if work not in at_work}
+    states = at_work | dict.fromkeys(killed, "failed")
     trained = [stage for stage in config.lineage() if _model(folders, stage).is_file()]
     scored = [(m, s) for m in config.models for s in config.scores if _score(folders, m, s).is_file()]
     lines = [
@@ -58,21 +61,35 @@ def describe_run(config: Config, folders: Folders, jobs: list[Job]) -> list[str]
         f" {len(scored)} of {len(config.models) * len(config.scores)} scores,"
         f" {'the report is there' if (folders.results / 'report.pdf').is_file() else 'no report yet'}"
     ]
-    stages = [[stage, *_describe_stage(config, folders, stage, at_work)] for stage in config.lineage()]
-    scores = [[s, *(_describe_score(folders, m, s, at_work) for m in config.models)] for s in config.scores]
+    stages = [[stage, *_describe_stage(config, folders, stage, states)] for stage in config.lineage()]
+    scores = [[s, *(_describe_score(folders, m, s, states) for m in config.models)] for s in config.scores]
     lines += _align("stages", stages) + _align("scores", [["", *config.models], *scores] if scores else [])
     lines += _align("jobs", [[job.number, job.state.lower(), job.elapsed, _name(job)] for job in jobs])
-    failures = find_failures(folders.logs)
     # A job that SLURM started again has its last error in its log until it speaks.
-    return lines + describe_failures(f for f in failures if _is_of(config, folders, f.log, at_work))
+    failures = [one for one in find_failures(folders.logs) if _is_of(config, folders, one.log, states)]
+    return lines + describe_failures([*failures, *killed.values()])
 
 
-def _describe_stage(config: Config, folders: Folders, stage: str, at_work: dict[str, Job]) -> tuple[str, str]:
+def find_killed(folders: Folders) -> dict[str, Failure]:
+    """What SLURM ended and has not begun again since, by rule and wildcards, as a job in the queue is named."""
+    logs = {_work(folders, log): log for log in folders.logs.glob("**/*.log")}
+    killed = {}
+    for kill in find_kills(folders.slurm_logs):
+        rule, *wildcards = kill.log.relative_to(folders.slurm_logs).parts[:-1]
+        work = "_wildcards_".join([rule.removeprefix("rule_"), *wildcards])
+        is_newest = work not in logs or logs[work].stat().st_mtime <= kill.log.stat().st_mtime
+        # Jobs of other runs may have the same names; each says where its rule's log is.
+        if is_newest and f" {folders.logs}/" in kill.log.read_text(encoding="utf-8", errors="replace"):
+            killed[work] = kill
+    return killed
+
+
+def _describe_stage(config: Config, folders: Folders, stage: str, states: dict[str, str]) -> tuple[str, str]:
     """State and progress of a stage."""
     if _model(folders, stage).is_file():
         return "done", _describe_trained(read_json(_model(folders, stage))["facts"], folders, stage)
     rule = f"train_{config.stages[stage].method}"
-    state = _state(folders, rule, [stage], at_work)
+    state = _state(folders, rule, [stage], states)
     said = "" if state in ("-", "pending") else _progress(folders.logs / rule / f"{stage}.log")
     saved = [int(path.name.partition("-")[2]) for path in _checkpoints(folders, stage)]
     kept = f"checkpoint at step {max(saved)}" if saved else ""
@@ -87,18 +104,18 @@ def _describe_trained(facts: dict[str, Any], folders: Folders, stage: str) -> st
     return f"{facts['steps']:,} steps in {write_clock(facts['train_seconds'])}{loss}{pace}"
 
 
-def _describe_score(folders: Folders, model: str, score: str, at_work: dict[str, Job]) -> str:
+def _describe_score(folders: Folders, model: str, score: str, states: dict[str, str]) -> str:
     if _score(folders, model, score).is_file():
         return "done"
-    states = [_state(folders, rule, [model, score], at_work) for rule in SCORING]
-    return next((state for state in states if state != "-"), "-")
+    by_rule = [_state(folders, rule, [model, score], states) for rule in SCORING]
+    return next((state for state in by_rule if state != "-"), "-")
 
 
-def _state(folders: Folders, rule: str, wildcards: list[str], at_work: dict[str, Job]) -> str:
-    """`running` or `pending` by the queue; else, by its log, `failed` or `begun`; else `-`."""
+def _state(folders: Folders, rule: str, wildcards: list[str], states: dict[str, str]) -> str:
+    """`running` or `pending` by the queue, `failed` by SLURM; else, by its log, `failed` or `begun`; else `-`."""
     log = folders.logs.joinpath(rule, *wildcards[:-1], f"{wildcards[-1]}.log")
-    if job := at_work.get(_work(folders, log)):
-        return job.state.lower()
+    if state := states.get(_work(folders, log)):
+        return state
     if not log.is_file():
         return "-"
     return "failed" if is_error(log) else "begun"
@@ -131,12 +148,12 @@ def _name(job: Job) -> str:
     return job.work.replace("_wildcards_", " ")
 
 
-def _is_of(config: Config, folders: Folders, log: Path, at_work: dict[str, Job]) -> bool:
-    """The log is of a rule that makes something of the run as it is configured, and no job of it is in the queue."""
+def _is_of(config: Config, folders: Folders, log: Path, states: dict[str, str]) -> bool:
+    """The log is of a rule that makes something of the run as it is configured, and SLURM tells nothing newer of it."""
     rule, *wildcards = log.relative_to(folders.logs).with_suffix("").parts
     names = {*config.models, *config.scores, *config.datasets, *config.benchmarks}
     is_known = all(word.rpartition(".")[0] in names or word in names for word in wildcards)
-    return rule not in QUESTIONS and is_known and _work(folders, log) not in at_work
+    return rule not in QUESTIONS and is_known and _work(folders, log) not in states
 
 
 def _work(folders: Folders, log: Path) -> str:

@@ -1,5 +1,6 @@
 """What a run needs that is no matter of SLURM: what the hub has, and room on the disk."""
 
+import glob
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from scripts.cluster.finding import Finding
 from scripts.cluster.probe_node import reaches_hub
 from scripts.common.config import Benchmark, Config
+from scripts.common.data_config import HubDataset
+from scripts.data.hub_cache import find_whole_snapshot, is_whole
 from scripts.plan.shape import find_shape
 
 OWN_TASKS = Path(__file__).parents[2] / "benchmarks"
@@ -22,6 +25,9 @@ OWN_TASKS = Path(__file__).parents[2] / "benchmarks"
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
 """The environment of what must not ask the network; as in rules/common.smk."""
+
+ROWS = {".parquet", ".json", ".jsonl", ".csv", ".tsv", ".arrow", ".zst", ".gz", ".zip", ".txt"}
+"""Endings of files that rows stand in."""
 
 BYTES_IN_CHECKPOINT = 14
 """Of a weight that is trained: itself, and in float32 a copy and Adam's two numbers."""
@@ -46,32 +52,43 @@ def check_downloads(config: Config, work: Path) -> Finding:
     return Finding("downloads", f"not here yet: {', '.join(sorted(missing))}", advice)
 
 
+def check_files(config: Config) -> Iterator[Finding]:
+    """What the configuration names on this machine is here: a line for each that is not."""
+    model = config.model.source
+    if model.kind == "file" and not is_whole(Path(model.path)):
+        advice = "set model.source.path to a folder with config.json, safetensors weights and a tokenizer"
+        yield Finding("model", f"{model.path} is no whole model folder", advice)
+    for name, dataset in config.datasets.items():
+        for source in (part.source for part in dataset.parts.values()):
+            if source.kind == "file" and not glob.glob(source.path, recursive=True):
+                yield Finding(f"data set {name}", f"no file matches {source.path}", "mend its source.path")
+
+
 def find_missing(config: Config, work: Path) -> Iterator[str]:
     """The model and the data sets that neither the run's folder nor the hub's cache has."""
     model = config.model.source
     is_here = (work / "models/base/manifest.json").is_file()
-    if model.kind == "hub" and not is_here and not is_cached("model", model.repository, model.revision):
+    if model.kind == "hub" and not is_here and not find_whole_snapshot(model):
         yield "the model"
     for name, dataset in config.datasets.items():
         sources = [part.source for part in dataset.parts.values()]
         if not (work / f"datasets/{name}/source.json").is_file() and not all(
-            is_cached("dataset", source.repository, source.revision) for source in sources if source.kind == "hub"
+            is_cached(source) for source in sources if source.kind == "hub"
         ):
             yield f"data set {name}"
 
 
-def is_cached(kind: str, repository: str, revision: str) -> bool:
-    """The hub's cache has what is taken of this revision of a repository."""
-    patterns = None
-    if kind == "model":
-        from scripts.data.download_model import TOKENIZER, WEIGHTS  # it imports torch
-
-        patterns = [*WEIGHTS, *TOKENIZER]
+def is_cached(source: HubDataset) -> bool:
+    """A data set is a local folder, or the hub's cache has files of rows of this revision; it may have others yet."""
+    if Path(source.repository).is_dir():
+        return True
     try:
-        snapshot_download(repository, repo_type=kind, revision=revision, allow_patterns=patterns, local_files_only=True)
+        folder = snapshot_download(
+            source.repository, repo_type="dataset", revision=source.revision, local_files_only=True
+        )
     except LocalEntryNotFoundError:
         return False
-    return True
+    return any(path.suffix in ROWS for path in Path(folder).rglob("*"))
 
 
 def find_readable(benchmarks: dict[str, Benchmark]) -> set[str]:
@@ -85,7 +102,10 @@ def find_readable(benchmarks: dict[str, Benchmark]) -> set[str]:
 
 def check_disk(config: Config, work: Path) -> Finding:
     """The disk holds all models, and the checkpoints of those that train side by side."""
-    free = shutil.disk_usage(work).free
+    try:
+        free = shutil.disk_usage(work).free
+    except OSError as error:
+        return Finding("disk", f"{work} cannot be looked at: {error.strerror}", mark="??")
     shape, _ = find_shape(config.model.source, work / "models/base/manifest.json", Path(config.run.cache))
     if shape is None:
         return Finding("disk", f"{free / 1e9:,.0f} GB are free; the size of the model is not known yet", mark="??")

@@ -17,7 +17,7 @@ from typing import Any
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from pydantic import TypeAdapter
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
@@ -27,11 +27,10 @@ from scripts.common.errors import UserError
 from scripts.common.files import hash_file, hash_json
 from scripts.common.manifest import find_model, write_manifest
 from scripts.common.space import require_space
+from scripts.data.hub_cache import TOKENIZER, VOCABULARY, WEIGHTS, find_whole_snapshot
 
 END_OF_TURN = "<|im_end|>"
 TEMPLATE = Path(__file__).parents[1] / "common" / "chatml.jinja"
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
-TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 
 def main() -> None:
@@ -73,24 +72,20 @@ def fetch(source: HubModel | FileModel | PackageModel | RandomModel, cache: Path
 
 def fetch_from_hub(source: HubModel) -> tuple[Path, dict[str, Any]]:
     """Take a snapshot from the Hugging Face cache, or download it there."""
-    patterns = [*WEIGHTS, *TOKENIZER]
-    try:
-        folder = snapshot_download(
-            source.repository, revision=source.revision, allow_patterns=patterns, local_files_only=True
-        )
-    except LocalEntryNotFoundError:
+    folder = find_whole_snapshot(source)
+    if folder is None:
         try:
             info = HfApi().model_info(source.repository, revision=source.revision, files_metadata=True)
             size = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
             require_space(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), size)
             say(f"download_model: downloading {source.repository}, {size / 1e9:.1f} GB")
-            folder = snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns)
+            patterns = [*WEIGHTS, *TOKENIZER]
+            folder = Path(snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns))
         except (HfHubHTTPError, HTTPError, OSError) as error:
             raise UserError(
                 f"model.source: {source.repository} at {source.revision} is neither in the cache nor to be had from "
                 f"the hub ({type(error).__name__}); run this step where there is internet, or fill HF_HOME"
             ) from error
-    folder = Path(folder)
     return folder, {"origin": f"hub {source.repository}", "revision": folder.name}
 
 
@@ -222,7 +217,7 @@ def link_weights(source: Path, folder: Path) -> None:
 
 def save_tokenizer(source: Path, folder: Path, template: str) -> None:
     """Write the tokenizer with the run's chat template, and a generation config that stops at the end of a turn."""
-    if not matching(source, ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    if not matching(source, VOCABULARY):
         raise UserError(f"{source}: no tokenizer in this model folder; copy the tokenizer files of the model into it")
     tokenizer = AutoTokenizer.from_pretrained(source)
     end = tokenizer.convert_tokens_to_ids(END_OF_TURN)

@@ -69,10 +69,11 @@ def plan_benchmark(config: Config, name: str, shape: Shape | None, work: Path, r
         for path in (results / "scores" / model / f"{name}.json" for model in config.models)
         if path.is_file()
     ]
+    estimate, work_is, source = estimate_hours(config, section, items, shape)
+    used = sum(taken) / len(taken) if taken else None
+    hours = estimate if used is None else used
     if taken:
-        hours, work_is, source = sum(taken) / len(taken), "measured", f"measured on {len(taken)} of {models} models"
-    else:
-        hours, work_is, source = estimate_hours(config, section, items, shape)
+        work_is, source = "measured", f"measured on {len(taken)} of {models} models"
     memory = estimate_memory(config, section, items, shape)
     size = sum(memory.values()) if memory else None
     limit = gpu_memory(config) if wanted.gpus else None
@@ -99,7 +100,8 @@ def plan_benchmark(config: Config, name: str, shape: Shape | None, work: Path, r
             "fits_time": is_within(hours, wanted.hours, work_is == "at most"),
             "over_time": "end",  # another attempt would begin anew
         },
-        "used_hours": sum(taken) if taken else None,
+        "estimated_job_hours": estimate,
+        "used_job_hours": used,
     }
 
 
@@ -155,13 +157,13 @@ def estimate_hours(
     gpu = find_gpu(config.plan.gpu) if config.plan.gpu else None
     flops = count_flops(items, shape, 0)
     reading = flops / (forward_share() * gpu.flops) if flops and gpu else None
-    if not items.written and (reading is None or items.answer is None):
+    if reading is None or items.answer is None:
         return None, "unknown", "the task, the model, or what plan.gpu names is not known here"
     how = f"assumed are {seconds_to_load():g} s to load, prompts at MFU {forward_share():.0%}"
     if not items.written:
-        return (seconds_to_load() + (reading or 0) / section.processes) / 3600, "expected", how
+        return (seconds_to_load() + reading / section.processes) / 3600, "expected", how
     at_once = SMALL_BATCH if section.batch_size == "auto" else section.batch_size
-    seconds = (reading or 0) + -(-items.written // at_once) * seconds_a_token()
+    seconds = reading + -(-items.written // at_once) * seconds_a_token()
     how += f", and {seconds_a_token():g} s a token of {at_once} answers that are as long as they may be"
     return (seconds_to_load() + seconds / section.processes) / 3600, "at most", how
 

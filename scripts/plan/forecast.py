@@ -13,7 +13,7 @@ from scripts.plan.rows import Rows, bound_lengths, read_rows
 from scripts.plan.shape import Shape, find_shape
 from scripts.plan.steps import check_numbers, count_steps, max_length, setting
 from scripts.plan.throughput import find_pace, read_runs
-from scripts.plan.work import count_sequences, count_work, make_batch
+from scripts.plan.work import count_sequences, count_work, cut_rows, make_batch
 
 Json = dict[str, Any]
 
@@ -84,10 +84,11 @@ def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path, atte
         "rows_are": rows.rows_are,
         "tokens_are": rows.tokens_are,
     }
+    rows = cut_rows(stage, rows)
     sequences = count_sequences(stage, rows)
     schedule = count_steps(name, stage, sequences, processes) if sequences is not None else None
     planned |= {
-        "steps": schedule.steps if schedule else None,
+        "steps": schedule.steps if schedule else max(0, setting(stage, "max_steps")) or None,
         "steps_are": _describe_steps(stage, rows),
         "epochs": schedule.epochs if schedule else None,
         "effective_batch": schedule.effective_batch if schedule else None,

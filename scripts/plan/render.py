@@ -97,10 +97,12 @@ def _introduce(plan: Json) -> list[str]:
 def _tables(plan: Json) -> list[tuple[str, list[Column], list[Json]]]:
     """Title, columns and entries of each table that has entries."""
     finished = [stage for stage in plan["stages"] if stage["used"]]
+    scored = [one for one in plan["benchmarks"] if one["used_job_hours"] is not None]
     tables = [
         ("Stages", _stage_columns(plan), plan["stages"]),
         (_benchmark_title(plan), _benchmark_columns(plan), plan["benchmarks"]),
         ("Planned against used", _used_columns(), finished),
+        ("Planned against used: hours of a benchmark's job", _used_hours_columns(), scored),
     ]
     return [table for table in tables if table[2]]
 
@@ -169,6 +171,14 @@ def _used_columns() -> list[Column]:
         Column("hours", pair("hours", quantity)),
         Column("GB", pair("memory_bytes", gigabytes)),
         Column("kWh", pair("energy_kwh", quantity)),
+    ]
+
+
+def _used_hours_columns() -> list[Column]:
+    return [
+        Column("benchmark", lambda b: b["name"], True),
+        Column("planned", lambda b: quantity(b["estimated_job_hours"])),
+        Column("used", lambda b: quantity(b["used_job_hours"])),
     ]
 
 

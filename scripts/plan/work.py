@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from scripts.common.config import FORM_BY_METHOD, Stage
@@ -30,6 +30,18 @@ class Work:
 def count_sides(stage: Stage) -> int:
     """Sequences of a row: a pair has two."""
     return 2 if FORM_BY_METHOD[stage.method] == "preference" else 1
+
+
+def cut_rows(stage: Stage, rows: Rows) -> Rows:
+    """Rows as packing takes them: `bfd_split` makes several of one that is too long, where others lose its end."""
+    if not stage.args.get("packing") or setting(stage, "packing_strategy") != "bfd_split" or not rows.lengths:
+        return rows
+    cut, lengths = max_length(stage), Counter[int]()
+    for length, number in rows.lengths.items():
+        lengths[cut] += number * (length // cut)
+        lengths[length % cut] += number
+    del lengths[0]
+    return replace(rows, train=lengths.total(), lengths=+lengths)
 
 
 def count_sequences(stage: Stage, rows: Rows) -> int | None:

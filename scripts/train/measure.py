@@ -102,7 +102,8 @@ def read_cost(model: Any) -> Cost:
 def count_experts(config: Any) -> int:
     """Experts of a mixture, of which only some multiply for each token, so that its FLOPs are not known; else 0."""
     text = config.get_text_config()
-    return getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None) or 0
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return next((number for name in names if (number := getattr(text, name, None))), 0)
 
 
 def count(parameter: torch.Tensor) -> int:

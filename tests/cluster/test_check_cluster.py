@@ -20,10 +20,10 @@ from scripts.cluster.check_cluster import (
 from scripts.cluster.node import Needs, check_node, describe_node, leave_marks
 from scripts.cluster.probe_node import find_unseen, find_unwritable, try_vllm
 from scripts.cluster.request import Request
-from scripts.cluster.supplies import check_disk, check_downloads, find_missing, find_readable
-from scripts.common.config import Config
+from scripts.cluster.supplies import check_disk, check_downloads, check_files, find_missing, find_readable
+from scripts.common.config import Config, FileModel
 from scripts.common.errors import UserError
-from scripts.common.files import write_json
+from scripts.common.files import write_json, write_text
 from scripts.common.load_config import load_config
 from tests.cluster.conftest import Tool
 from tests.common.running import call_main
@@ -344,13 +344,78 @@ def test_benchmarks_are_read_as_jobs_would_read_them(config: Config) -> None:
     assert find_readable({name: config.benchmarks[name] for name in ("traps", "piqa")}) == {"traps"}
 
 
-def test_of_a_model_only_what_is_taken_must_be_here(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's listing of a repository names more files than `download_model` takes of it."""
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr("scripts.cluster.supplies.snapshot_download", lambda *_, **options: asked.append(options))
-    assert not list(find_missing(config, Path("nowhere")))
-    (model,) = [options["allow_patterns"] for options in asked if options["repo_type"] == "model"]
-    assert {"*.safetensors", "config.json", "tokenizer*"} <= {*model}
+def with_rows(config: Config, source: dict[str, Any]) -> Config:
+    """The same run with another source of the data set `sums`."""
+    return load_config(config.part() | {"datasets": config.part()["datasets"] | {"sums": {"source": source}}})
+
+
+def test_a_model_is_here_when_its_snapshot_is_whole(config: Config, tmp_path: Path) -> None:
+    missing = "the model"
+    cache = tmp_path / "hub"
+    snapshot = cache / f"models--Qwen--Qwen3-4B-Base/snapshots/{'0' * 40}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+        assert missing in find_missing(config, tmp_path)
+        write_json(snapshot / "config.json", {})
+        write_json(snapshot / "tokenizer.json", {})
+        assert missing in find_missing(config, tmp_path), "as AutoConfig.from_pretrained leaves it"
+        shards = {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}
+        write_json(snapshot / "model.safetensors.index.json", {"weight_map": shards})
+        write_text(snapshot / shards["a"], "weights")
+        assert missing in find_missing(config, tmp_path), "a shard is missing"
+        write_text(snapshot / shards["b"], "weights")
+        assert missing not in find_missing(config, tmp_path)
+
+
+def test_rows_are_here_when_a_snapshot_has_files_of_them(config: Config, tmp_path: Path) -> None:
+    cache = tmp_path / "hub"
+    source = {"kind": "hub", "repository": "some/rows", "revision": "0" * 40, "split": "train"}
+    asked = with_rows(config, source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+        snapshot = cache / f"datasets--some--rows/snapshots/{'0' * 40}"
+        write_text(snapshot / "README.md", "# Rows")
+        assert "data set sums" in find_missing(asked, tmp_path)
+        write_text(snapshot / "data/train.parquet", "rows")
+        assert "data set sums" not in find_missing(asked, tmp_path)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_local_folder_in_the_hubs_layout_is_here(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my/rows").mkdir(parents=True)
+    repository = "my/rows" if relative else str(tmp_path / "my/rows")
+    asked = with_rows(config, {"kind": "hub", "repository": repository, "revision": "main", "split": "train"})
+    assert "data set sums" not in find_missing(asked, tmp_path)
+
+
+def test_local_files_that_are_not_there(config: Config, tmp_path: Path) -> None:
+    assert not list(check_files(config))
+    asked = with_rows(config, {"kind": "file", "path": f"{tmp_path}/*.jsonl"})
+    asked = asked.model_copy(
+        update={"model": asked.model.model_copy(update={"source": FileModel(kind="file", path=f"{tmp_path}/typo")})}
+    )
+    model, rows = check_files(asked)
+    assert model.advice and model.found == f"{tmp_path}/typo is no whole model folder"
+    assert rows.advice and rows.found == f"no file matches {tmp_path}/*.jsonl"
+    assert tmp_path / "typo" not in Needs.of(asked, []).cache, "nothing is made in its place"
+
+
+def test_a_folder_that_is_not_written_to(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "work").symlink_to(tmp_path / "purged/scratch")
+    (finding,) = check_node(Request(ASKED, SETTINGS), Needs([tmp_path / "work"], [], ""))
+    assert "work is not written to: File exists" in finding.found and "work/" in finding.advice
+    assert check_disk(config, tmp_path / "work").mark == "??"
+
+
+def test_gpus_that_nothing_uses(tool: Tool) -> None:
+    tool("sbatch", "exit 1")
+    cpu = {key: value for key, value in ASKED.items() if key not in ("gpu", "gpus_at_once")}
+    finding = check_request("run_benchmark", Request(cpu, SETTINGS))
+    assert finding.found.endswith("SLURM is asked for 1 GPUs, and the configuration means 0")
+    assert finding.advice.startswith("nothing would use them: remove gpu_model")
 
 
 def test_a_disk_for_adapters(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

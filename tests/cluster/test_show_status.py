@@ -136,15 +136,57 @@ def test_a_log_that_ends_in_an_error(tmp_path: Path, text: str, expected: bool) 
     assert is_error(tmp_path / "a.log") is expected
 
 
-def test_jobs_that_slurm_ended_are_told_by_their_newest_log(tmp_path: Path) -> None:
+# As Slurm 22.05 writes them.
+TIME_LIMIT = "slurmstepd-gpu1: error: *** JOB 11 ON gpu1 CANCELLED AT 2026-11-26T00:55:41 DUE TO TIME LIMIT ***"
+REQUEUE = "slurmstepd-gpu1: error: *** JOB 8 ON gpu1 CANCELLED AT 2026-11-26T01:35:45 DUE TO JOB REQUEUE ***"
+OUT_OF_MEMORY = "slurmstepd: error: Detected 1 oom_kill event in StepId=13.0. Some of the step tasks have been killed."
+ORDINARY = "srun: error: gpu1: task 0: Exited with exit code 1"
+BEGINS = "Building DAG of jobs...\n    log: logs/smoke/train_dpo/dpo.log\n"
+
+
+def write_old(log: Path, text: str, age: float) -> None:
+    """Write a log of some seconds ago."""
+    write_text(log, text)
+    os.utime(log, (time.time() - age, time.time() - age))
+
+
+def test_jobs_that_slurm_ended_are_told_by_their_last_start(tmp_path: Path) -> None:
     for name, text, age in (
-        ("rule_a/x/11.log", "slurmstepd: error: *** JOB 11 ON gpu1 CANCELLED AT now DUE TO TIME LIMIT ***\n", 20.0),
+        ("rule_a/x/11.log", f"{BEGINS}{TIME_LIMIT}\n", 20.0),
         ("rule_a/x/12.log", "went well\n", 10.0),
-        ("rule_b/y/13.log", "fine\nslurmstepd: error: Detected 1 oom_kill event in StepId=13.0.\nsrun: done\n", 10.0),
-        ("rule_c/z/9.log", "slurmstepd: error: of yesterday\n", 1000.0),
+        ("rule_b/y/13.log", f"{BEGINS}fine\n{OUT_OF_MEMORY}\nsrun: done\n", 10.0),
+        ("rule_c/z/9.log", f"{TIME_LIMIT}\n", 1000.0),
+        ("rule_d/x/14.log", f"{BEGINS}{REQUEUE}\n{BEGINS}went well\n", 10.0),
+        ("rule_e/x/15.log", f"{BEGINS}error: no space left\n{ORDINARY}\n", 10.0),
+        ("rule_f/x/16.log", f"{BEGINS}{TIME_LIMIT}\n", 10.0),
     ):
-        write_text(tmp_path / name, text)
-        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
-    (killed,) = find_kills(tmp_path, since=time.time() - 100)
-    assert killed.log == tmp_path / "rule_b/y/13.log"
-    assert killed.words == ["slurmstepd: error: Detected 1 oom_kill event in StepId=13.0."]
+        write_old(tmp_path / name, text, age)
+    killed = {kill.log.name: kill.words for kill in find_kills(tmp_path, since=time.time() - 100)}
+    assert killed == {"13.log": [OUT_OF_MEMORY], "16.log": [TIME_LIMIT]}
+
+
+@pytest.mark.parametrize(
+    ("said", "age", "jobs", "state"),
+    [
+        (f"{BEGINS}{OUT_OF_MEMORY}\n", 0.0, [], "failed"),
+        (f"{BEGINS}{OUT_OF_MEMORY}\n", 0.0, [Job("19", "PENDING", "0:00", "train_dpo_wildcards_dpo")], "pending"),
+        (f"{BEGINS}{OUT_OF_MEMORY}\n", 100.0, [], "begun"),  # its log goes on since
+        (f"{BEGINS.replace('smoke', 'another')}{OUT_OF_MEMORY}\n", 0.0, [], "begun"),
+    ],
+)
+def test_what_slurm_ended_has_failed(
+    config: Config,
+    folders: Folders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    age: float,
+    jobs: list[Job],
+    state: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(Path("logs/smoke/train_dpo/dpo.log"), PROGRESS)
+    write_old(tmp_path / ".snakemake/slurm_logs/rule_train_dpo/dpo/13.log", said, age)
+    told = describe_run(config, Folders(folders.work, folders.results, Path("logs/smoke")), jobs)
+    assert any(line.startswith(f"  dpo  {state}") for line in told)
+    assert (f"    {OUT_OF_MEMORY}" in told) == (state == "failed")

@@ -144,3 +144,10 @@ def test_what_nobody_knows_is_null(tmp_path: Path, config: Config) -> None:
     told = plan(tmp_path, config)
     assert told["job_hours"] is None and told["verdict"]["fits_time"] is None
     assert told["gpu_hours"] is None and told["work_is"] == "unknown"
+
+
+def test_answers_alone_are_no_bound(tmp_path: Path) -> None:
+    """Of a task whose prompts nobody knows, how long its answers may be is not all that a job does."""
+    write_json(tmp_path / "work/benchmarks/mine/manifest.json", {"facts": {"questions": 7}})
+    told = plan(tmp_path, configure("drop", max_new_tokens=64, filter="none"))
+    assert told["generated_tokens"] == 7 * 64 and told["job_hours"] is None and told["work_is"] == "unknown"

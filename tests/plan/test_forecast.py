@@ -11,6 +11,7 @@ from scripts.common.config import Config
 from scripts.common.files import write_json
 from scripts.common.load_config import load_config
 from scripts.plan.forecast import make_forecast
+from scripts.plan.render import quantity, render_text
 from tests.common.running import REPOSITORY
 from tests.plan.stages import CONFIG, read_config
 
@@ -98,6 +99,7 @@ def test_what_was_measured_goes_before_what_is_expected(tmp_path: Path) -> None:
     assert (traps["rows"], traps["rows_are"], traps["generated_tokens"]) == (6, "measured", 48)
     assert traps["verdict"] == {"fits_memory": None, "fits_time": True, "over_time": "end"}
     assert traps["hours"] == pytest.approx(0.03) and traps["hours_are"] == "measured on 1 of 3 models"
+    assert traps["used_job_hours"] == pytest.approx(0.01) and traps["estimated_job_hours"] is None, "of CPUs nothing"
 
 
 def test_another_run_gives_the_pace(tmp_path: Path) -> None:
@@ -117,6 +119,24 @@ def test_what_nobody_knows_is_null(tmp_path: Path) -> None:
     assert dpo["hours"] is None and dpo["verdict"]["fits_time"] is None
     assert dpo["pace"].startswith("unknown")
     assert dpo["used"] is None
+
+
+def test_steps_that_are_set_need_no_rows(tmp_path: Path) -> None:
+    datasets = {"sums": {"source": {"kind": "hub", "repository": "some/rows", "revision": "main", "split": "train"}}}
+    stages = {"sft": SMOKE["stages"]["sft"]}
+    plan = forecast(read_config("recipes/smoke.yaml", tmp_path, datasets=datasets, stages=stages), tmp_path)
+    sft = plan["stages"]["sft"]
+    assert (sft["rows"], sft["steps"], sft["steps_are"], sft["epochs"]) == (None, 8, "measured", None)
+
+
+def test_a_benchmark_is_planned_beside_what_it_used(tmp_path: Path) -> None:
+    write_json(tmp_path / "results/smoke/scores/base/traps.json", {"provenance": {"seconds": 36.0}})
+    config = read_config("recipes/smoke.yaml", tmp_path, resources={"evaluate": {"gpus": 1}}, plan={"gpu": "H100"})
+    plan = make_forecast(config, tmp_path / "work/smoke", tmp_path / "results/smoke")
+    (traps,) = [one for one in plan["benchmarks"] if one["name"] == "traps"]
+    assert traps["estimated_job_hours"] > 60 / 3600 and traps["work_is"] == "measured"
+    told = render_text(plan).split("Planned against used: hours of a benchmark's job\n")[1].splitlines()
+    assert told[1].split() == ["traps", quantity(traps["estimated_job_hours"]), "0.01"]
 
 
 def test_a_model_of_another_kind_is_not_guessed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from scripts.common.config import HubModel, Lora, RandomModel
 from scripts.common.files import write_json
 from scripts.common.manifest import find_model
-from scripts.plan.shape import find_shape, read_shape
+from scripts.plan.shape import FAMILIES, find_shape, read_shape
 from scripts.train.measure import read_cost
 from tests.plan.stages import CONFIG, make_shape, qwen3_4b
 
@@ -23,10 +23,10 @@ def build(**fields: Any) -> Any:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config))
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_parameters_and_costs_are_those_of_the_model(kind: str, tied: bool) -> None:
-    fields = {"model_type": kind, "tie_word_embeddings": tied}
+    fields: dict[str, Any] = {"model_type": kind, "tie_word_embeddings": tied, "pad_token_id": None}
     # Qwen2 has no head_dim of its own.
     fields |= {"head_dim": 8} if kind == "qwen2" else {}
     model, shape = build(**fields), make_shape(**fields)
@@ -57,7 +57,13 @@ def test_qwen3_4b_is_known_before_it_is_here() -> None:
 
 def test_other_kinds_of_models_are_not_guessed() -> None:
     assert read_shape({"model_type": "gpt2", "n_embd": 64}) is None
-    assert read_shape(CONFIG | {"num_experts": 8}) is None
+    for fields in (
+        {"model_type": "qwen3_moe", "num_experts": 8},
+        {"model_type": "deepseek_v3", "n_routed_experts": 8},
+        {"model_type": "starcoder2"},  # two matrices in a feed-forward layer
+        {"model_type": "llama", "attention_bias": True},
+    ):
+        assert read_shape(CONFIG | fields) is None
 
 
 def test_a_random_model_is_what_download_model_makes(tiny_model: Path) -> None:

@@ -16,7 +16,9 @@ from trl.experimental.orpo import ORPOConfig
 from trl.trainer.utils import RepeatSampler
 
 from scripts.common.errors import UserError
+from scripts.plan.rows import Rows
 from scripts.plan.steps import DEFAULTS, NO_LENGTH, check_numbers, count_packed, count_steps, max_length
+from scripts.plan.work import count_sequences, cut_rows
 from tests.plan.stages import make_stage
 
 CASES = [
@@ -102,6 +104,16 @@ def test_packed_rows_are_those_of_trl(seed: int) -> None:
     lengths = torch.randint(1, 70, (400,), generator=generator).tolist()
     packed = pack_dataset(Dataset.from_dict({"input_ids": [[1] * length for length in lengths]}), 64, "bfd")
     assert count_packed(Counter(lengths), 64) == len(packed)
+
+
+@pytest.mark.parametrize("strategy", ["bfd", "bfd_split"])
+def test_rows_that_are_too_long_are_packed_as_trl_does(strategy: str) -> None:
+    lengths = torch.randint(1, 300, (400,), generator=torch.Generator().manual_seed(0)).tolist()
+    packed = pack_dataset(Dataset.from_dict({"input_ids": [[1] * length for length in lengths]}), 64, strategy)
+    stage = make_stage(args={"packing": True, "packing_strategy": strategy, "max_length": 64})
+    rows = cut_rows(stage, Rows(len(lengths), 0, "measured", Counter(lengths), max(lengths), "measured"))
+    assert count_sequences(stage, rows) == len(packed)
+    assert (rows.mean(64) or 0) * (rows.train or 0) == pytest.approx(sum(map(len, packed["input_ids"])))
 
 
 def test_rows_that_fill_no_batch_are_refused() -> None:

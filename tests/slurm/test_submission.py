@@ -63,7 +63,7 @@ def _describe_gaps(cluster: Cluster, since: str) -> str:
 
 
 def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
-    fits = make_head(smoke(train={"gpus": 4, "hours": 24})).run("check_cluster", "--quiet", "all")
+    fits = make_head(smoke(train={"gpus": 4, "hours": 24}, evaluate={"gpus": 1})).run("check_cluster", "--quiet", "all")
     assert fits.returncode == 0, fits.stdout[-5000:]
     assert re.search(r"^ok  train_sft, train_dpo +4 x h100, 24 h, 8 GB: would start at", fits.stdout, re.MULTILINE)
     for what in ("account posttrain", "compute node", "folders on it"):
@@ -166,7 +166,8 @@ def test_accounting_may_be_gone_for_a_while(make_head: MakeHead, cluster: Cluste
     process = head.start("sft")
     wait_for("a job", lambda: bool(head.jobs()), seconds=240)
     cluster.stop_accounting()
-    time.sleep(20)
+    wait_for("training to be submitted", lambda: "rule_train_sft" in cluster.ask("squeue", "-h", "-o", "%k"), seconds=240)
+    time.sleep(10)
     cluster.start_accounting()
     end_well(process)
 
