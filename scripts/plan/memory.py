@@ -100,8 +100,9 @@ def estimate_memory(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> d
         "head": head,
         "framework": FRAMEWORK["gpu"] if setup.on_gpu else FRAMEWORK["cpu"] + KERNELS * min(batch.sizes, KEPT_SIZES),
     }
-    # The check of the saved model counts only where it takes more than what a step holds and it does not.
-    freed = parts["gradients"] + head + (activations if setup.on_gpu else 0)
+    # The check of the saved model counts only where it takes more than what a step holds and it does not. On CPUs the
+    # heap keeps the room of gradients and activations.
+    freed = head + (parts["gradients"] + activations if setup.on_gpu else 0)
     return parts | {"saving": max(0.0, _saving(shape, stage, setup) - freed)}
 
 
