@@ -27,6 +27,9 @@ PAGE = 32
 PREFILL = 2048
 """Tokens that go through the model at once, at most, while prompts are read."""
 
+ONEDNN_REFUSES = "could not create a primitive"
+"""What oneDNN says on CPUs where a kernel is refused memory; accelerate knows the allocators' words alone."""
+
 
 class SharingLM(HFLM):
     """lm-eval's Hugging Face model, unchanged but for a line now and then that says how far it is.
@@ -88,7 +91,7 @@ class SharingLM(HFLM):
             try:
                 return list(answer(requests))
             except RuntimeError as error:
-                if not should_reduce_batch_size(error):
+                if not should_reduce_batch_size(error) and ONEDNN_REFUSES not in str(error):
                     raise
             complaint = f"{self.at_once} items at once do not fit into the memory"
             if not self.halves or self.at_once == 1:

@@ -74,6 +74,8 @@ def test_long_answers_are_not_cut_where_nobody_bounds_them(build: Build) -> None
 
 def test_a_batch_that_does_not_fit_is_halved(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
     requests = _likelihoods(256, 600)
+    # Kernels are made at their first use; what is refused then may be refused to all tests after this one.
+    build(at_once=8).loglikelihood(requests[:8])
     model = build(at_once=256, halves=True)
     with bounded_memory(_held_bytes() + 200_000_000):
         found = model.loglikelihood(requests)
@@ -81,6 +83,19 @@ def test_a_batch_that_does_not_fit_is_halved(build: Build, capfd: pytest.Capture
     told = capfd.readouterr().err.splitlines()
     assert "test: 256 items at once do not fit into the memory; going on with 128" in told
     assert found == build(at_once=model.at_once).loglikelihood(requests)
+
+
+def test_a_kernel_that_does_not_fit_is_a_batch_that_does_not_fit(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN, too, may be refused memory, and says it in words of its own."""
+    model, call = build(at_once=4, halves=True), SharingLM._model_call
+
+    def refuse(self: SharingLM, inps: Any, *args: Any, **kwargs: Any) -> Any:
+        if inps.shape[0] > 2:
+            raise RuntimeError("could not create a primitive")
+        return call(self, inps, *args, **kwargs)
+
+    monkeypatch.setattr(SharingLM, "_model_call", refuse)
+    assert len(model.loglikelihood(_likelihoods(4, 20))) == 4 and model.at_once == 2
 
 
 def test_a_configured_batch_that_does_not_fit_is_told(build: Build) -> None:

@@ -166,7 +166,9 @@ def test_accounting_may_be_gone_for_a_while(make_head: MakeHead, cluster: Cluste
     process = head.start("sft")
     wait_for("a job", lambda: bool(head.jobs()), seconds=240)
     cluster.stop_accounting()
-    wait_for("training to be submitted", lambda: "rule_train_sft" in cluster.ask("squeue", "-h", "-o", "%k"), seconds=240)
+    wait_for(
+        "training to be submitted", lambda: "rule_train_sft" in cluster.ask("squeue", "-h", "-o", "%k"), seconds=240
+    )
     time.sleep(10)
     cluster.start_accounting()
     end_well(process)
