@@ -64,11 +64,15 @@ def _describe_gaps(cluster: Cluster, since: str) -> str:
 
 def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
     fits = make_head(smoke(train={"gpus": 4, "hours": 24}, evaluate={"gpus": 1})).run("check_cluster", "--quiet", "all")
-    assert fits.returncode == 0, fits.stdout[-5000:]
     assert re.search(r"^ok  train_sft, train_dpo +4 x h100, 24 h, 8 GB: would start at", fits.stdout, re.MULTILINE)
     for what in ("account posttrain", "compute node", "folders on it"):
         assert f"\nok  {what} " in fits.stdout
-    assert "\nNO " not in fits.stdout
+    (only,) = [line for line in fits.stdout.splitlines() if line.startswith("NO ")]
+    assert only.startswith("NO  GPUs on it") and fits.returncode == 1, "this torch has no GPU"
+
+    unused = make_head(smoke(train={"gpus": 4})).run("check_cluster", "--quiet", "all")
+    (only,) = [line for line in unused.stdout.splitlines() if line.startswith("NO ")]
+    assert only.endswith("SLURM is asked for 1 GPUs, and the configuration means 0") and unused.returncode == 1
 
     unfit = make_head(smoke(train={"gpus": 5}, evaluate={"gpus": 1, "hours": 48})).run(
         "check_cluster", "--quiet", "all"
