@@ -27,7 +27,7 @@ VERDICTS = {"improved": "improved", "worsened": "worsened", "held": "held", "no 
 """Verdicts of the comparison table, and the last part of the keys of their words."""
 
 NAMED_IN_FULL = 4
-"""Most benchmarks of one verdict whose intervals and p values stand in the text as well; the table has all."""
+"""Most benchmarks of one verdict whose intervals stand in the text as well; the table has all."""
 
 MODELS_A_TABLE = 5
 """Models side by side in one score table, so that it fits the page."""
@@ -218,7 +218,6 @@ def find(rows: list[Json], verdict: str, alpha: float, words: Words) -> Markdown
 
 def describe_comparison(row: Json, alpha: float, words: Words) -> Markdown:
     """A benchmark with the difference on it, its interval, n and adjusted p."""
-    p = row["p_adjusted"]
     return words(
         "verdict_item",
         benchmark=row["benchmark"],
@@ -227,13 +226,20 @@ def describe_comparison(row: Json, alpha: float, words: Words) -> Markdown:
         low=signed_points(row["ci_low"]),
         high=signed_points(row["ci_high"]),
         n=count(row["n"]),
-        p=words("p_below" if p < 0.001 else "p_equal", p=p_value(p)),
+        p=describe_p(row, words),
     )
 
 
 def name_comparison(row: Json, words: Words) -> Markdown:
-    """A benchmark with the difference on it."""
-    return words("verdict_short", benchmark=row["benchmark"], difference=signed_points(row["difference"]))
+    """A benchmark with the difference on it and its adjusted p."""
+    difference = signed_points(row["difference"])
+    return words("verdict_short", benchmark=row["benchmark"], difference=difference, p=describe_p(row, words))
+
+
+def describe_p(row: Json, words: Words) -> Markdown:
+    """The adjusted p with its sign: `= 0.012` or `< 0.001`."""
+    p = row["p_adjusted"]
+    return words("p_below" if p < 0.001 else "p_equal", p=p_value(p))
 
 
 def confidence(alpha: float) -> Markdown:
