@@ -75,7 +75,10 @@ def test_higher_score_without_significance_is_no_improvement(write: Write, langu
 def test_many_benchmarks_are_named_in_short(write: Write) -> None:
     rows = [make_comparison("base", "sft", f"b{place}", (0.5, 0.51), NONE_FOUND) for place in range(5)]
     report = plain(write(with_comparisons(*rows)))
-    assert "no difference was found on b0 (+1.0 points, adjusted p = 0.400), b1 (+1.0 points, adjusted p = 0.400)" in report
+    assert (
+        "no difference was found on b0 (+1.0 points, adjusted p = 0.400), b1 (+1.0 points, adjusted p = 0.400)"
+        in report
+    )
 
 
 def test_samples_are_the_same_items_for_every_model(write: Write) -> None:
