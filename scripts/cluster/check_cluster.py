@@ -25,6 +25,7 @@ from scripts.common.console import make_parser, run_script, say
 from scripts.common.errors import UserError
 
 UNUSED = "nothing would use them: remove gpu_model or gres of these rules from the profile, or set gpus in resources"
+"""What to do about GPUs that SLURM is asked for, and the configuration does not count."""
 
 LONGEST_SLEEP = 240
 """SLURM must remember ended jobs for so long: Snakemake's executor looks every 180 seconds at the least."""

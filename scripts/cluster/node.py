@@ -28,6 +28,7 @@ WAIT = 300
 """Seconds that it may wait in the queue and run."""
 
 WORK = "make work/ a folder of yours, or a link to one, on a file system that the compute nodes share"
+"""What to do where the small job has no place for its report."""
 
 LATENCY = 60
 """Seconds that a shared file system may take to show a file; as in the profile."""

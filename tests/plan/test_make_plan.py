@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scripts.common.files import read_json
-from tests.common.running import error_lines, run_script, script_environment
+from tests.common.running import REPOSITORY, error_lines, run_script, script_environment
 from tests.plan.stages import read_config
 
 
@@ -36,6 +36,26 @@ def test_an_argument_that_is_no_number_is_one_line(tmp_path: Path, argument: str
     given["config"]["datasets"].pop("pairs")
     (line,) = error_lines(run_script("plan.make_plan", tmp_path, **given))
     assert line.startswith(f"error: stages.sft.args.{argument}: a ") and line.endswith(f"(given: {value!r})")
+
+
+def test_nothing_of_snakemake_holds_its_end_up(tmp_path: Path) -> None:
+    """Its limit of jobs a second starts a timer for each look at the jobs, whose thread lives for a second."""
+    arguments = ["snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(tmp_path), "plan"]
+    arguments += ["--cores", "1", "--configfile", str(REPOSITORY / "recipes/smoke.yaml")]
+    code = f"""
+import sys, threading
+from snakemake.cli import main
+sys.argv = {arguments}
+try:
+    main()
+except SystemExit as end:
+    timers = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    sys.exit(str(timers) if end.code or not all(one.finished.is_set() for one in timers) else 0)
+"""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=script_environment(), capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "results/smoke/plan.json").is_file()
 
 
 def test_nothing_heavy_is_imported() -> None:
