@@ -54,7 +54,8 @@ def draw_histogram(axes: Axes, summary: dict[str, Any], columns: int, colour: st
     if not train["counted"]:
         axes.set_xlabel("no row was counted", color=GREY)
         return
-    axes.stairs(train["counts"], edges, fill=True, color=colour)
+    # Lengths are whole: a bar of one length stands around it.
+    axes.stairs(train["counts"], [edge - 0.5 for edge in edges], fill=True, color=colour)
     axes.axvline(train["median"], color=GREY, linewidth=0.8)
     axes.set_xlabel(f"tokens; median {train['median']:,}, longest {train['max']:,}", color=GREY)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
