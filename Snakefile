@@ -1,12 +1,10 @@
-# posttrain: one config in, a post-trained language model and the report that proves what training did out.
+# posttrain: from one config file to a post-trained model and a PDF that shows what training changed.
 #
-#   snakemake -n                          what would run
-#   snakemake --cores 1 plan              what it takes: steps, memory, hours, and whether that fits
-#   snakemake --profile slurm             everything, on the cluster
-#   snakemake --profile slurm sft         one stage by its name, with what it needs
-#   snakemake --configfile recipes/demo.yaml --cores 2
-#
-# A recipe is a whole run and takes the place of config.yaml.
+#   snakemake -n                                         lists the jobs
+#   snakemake --cores 1 plan                             estimates steps, memory and hours
+#   snakemake --profile slurm                            runs everything on the cluster
+#   snakemake --profile slurm sft                        runs one stage, with what it needs
+#   snakemake --configfile recipes/demo.yaml --cores 2   runs another config instead of config.yaml
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
@@ -35,8 +33,7 @@ include: "rules/report.smk"
 
 
 onstart:
-    refuse_second_head()
-    refuse_missing_vllm()
+    check_start()
 
 
 onsuccess:
@@ -44,7 +41,7 @@ onsuccess:
 
 
 onerror:
-    tell_failures()
+    report_failures()
 
 
 localrules:
@@ -53,55 +50,66 @@ localrules:
     models,
     benchmarks,
     plots,
+    report,
 
 
 rule all:
     default_target: True
     input:
-        rules.build_pdf.output.pdf,
-        model_manifests(),
-        expand("<results>/models/{stage}.md", stage=cfg.stages),
-        rules.write_examples.output.examples,
-        rules.collect_results.output.results,
+        paths.pdf,
+        expand(paths.model("{model}"), model=cfg.models),
+        expand(paths.model_card("{stage}"), stage=cfg.stages),
+        paths.examples,
+        paths.collected,
 
 
 rule data:
     input:
-        expand("<results>/data/{dataset}.md", dataset=cfg.datasets),
-        expand("<work>/benchmarks/{benchmark}/manifest.json", benchmark=cfg.benchmarks),
+        expand(paths.data_card("{dataset}", "md"), dataset=cfg.datasets),
+        expand(paths.benchmark("{benchmark}"), benchmark=cfg.benchmarks),
 
 
 rule models:
     input:
-        model_manifests(),
+        expand(paths.model("{model}"), model=cfg.models),
 
 
 rule benchmarks:
     input:
-        expand(
-            "<results>/scores/{model}/{benchmark}.json",
-            model=cfg.models,
-            benchmark=cfg.scores,
-        ),
+        all_scores(),
 
 
 rule plots:
     input:
-        expand("<results>/figures/{figure}.svg", figure=FIGURES),
+        expand(paths.figure("{figure}", "svg"), figure=FIGURES),
 
 
 rule report:
     input:
-        rules.build_pdf.output.pdf,
-    localrule: True
+        paths.pdf,
 
 
-# Every stage and every benchmark is a target of its own: `snakemake dpo`, `snakemake gsm8k`.
-for target, files in named_targets().items():
+# The name of each stage and each benchmark is a target: `snakemake dpo`, `snakemake gsm8k`.
+try:
+    check_names(cfg, ORIGIN, taken={rule.name for rule in workflow.rules})
+except UserError as error:
+    stop(error)
+
+for stage in cfg.stages:
 
     rule:
         name:
-            target
+            stage
         input:
-            files,
+            paths.model(stage),
+        localrule: True
+
+
+for benchmark in cfg.benchmarks:
+
+    rule:
+        name:
+            benchmark
+        input:
+            expand(paths.score("{model}", benchmark), model=cfg.models),
         localrule: True

@@ -1,8 +1,8 @@
-"""What the task `traps` asks lm-eval to do with an answer."""
+"""Scoring of the task `traps`, which lm-eval calls for each answer."""
 
 from scripts.evaluate.rubric import score_by_rules
 
 
 def process_results(document, results):
-    """The share of the rubric's points, of those that a rule decides, that the answer meets."""
+    """The share of points that the answer meets, of the points of its rubric that a rule can decide."""
     return {"rule_points": score_by_rules(document["rubric"], results[0])}

@@ -1,10 +1,11 @@
-# The cluster: how many GPUs it is asked for at once, whether it would run this, and how far the run is. The rules only ask.
+# The cluster: a limit on the GPUs of all jobs together, progress of the run, and checks of the cluster.
 from scripts.cluster.gpus_at_once import NAME, limit_gpus
+from scripts.cluster.head import executor_settings, requested_resources
 
 try:
     GPUS_AT_ONCE = limit_gpus(cfg, given=getattr(workflow.global_resources.get(NAME), "value", None))
 except UserError as error:
-    sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+    stop(error)
 
 if GPUS_AT_ONCE:
     workflow.register_resource(NAME, GPUS_AT_ONCE)
@@ -12,7 +13,7 @@ if GPUS_AT_ONCE:
 
 rule status:
     log:
-        "<logs>/status.log",
+        paths.log("status"),
     retries: 0
     localrule: True
     conda:
@@ -20,18 +21,14 @@ rule status:
     container:
         None
     params:
-        config=json.dumps(cfg.part(), ensure_ascii=False),
-        work=f"work/{cfg.run.name}",
-        results=f"results/{cfg.run.name}",
-        logs=f"logs/{cfg.run.name}",
+        config=json.dumps(cfg.as_dict(), ensure_ascii=False),
     shell:
-        "exec python -m scripts.cluster.show_status --config {params.config:q} --work {params.work}"
-        " --results {params.results} --logs {params.logs} --log {log}"
+        "exec python -m scripts.cluster.status --config {params.config:q} --log {log}"
 
 
 rule check_cluster:
     log:
-        "<logs>/check_cluster.log",
+        paths.log("check_cluster"),
     retries: 0
     localrule: True
     conda:
@@ -39,13 +36,10 @@ rule check_cluster:
     container:
         None
     params:
-        config=json.dumps(cfg.part(), ensure_ascii=False),
-        requests=asked_resources,
-        settings=executor_settings,
-        work=f"work/{cfg.run.name}",
-        results=f"results/{cfg.run.name}",
-        logs=f"logs/{cfg.run.name}",
+        config=json.dumps(cfg.as_dict(), ensure_ascii=False),
+        requests=lambda wildcards: as_json(requested_resources(cfg, workflow)),
+        settings=lambda wildcards: as_json(executor_settings(workflow)),
+        latency=lambda wildcards: workflow.execution_settings.latency_wait,
     shell:
         "exec python -m scripts.cluster.check_cluster --config {params.config:q} --requests {params.requests:q}"
-        " --settings {params.settings:q} --work {params.work} --results {params.results} --logs {params.logs}"
-        " --log {log}"
+        " --settings {params.settings:q} --latency-wait {params.latency} --log {log}"

@@ -1,13 +1,16 @@
-# Data in: the base model, the data sets, the benchmarks' questions. What downloads runs on the login node.
+# The base model and the data sets: download, filters, data cards. Jobs that download run on the login node.
+from scripts.common.config import RejectionsDataset
+from scripts.common.job_inputs import local_files
+
 SAMPLED = [name for name, dataset in cfg.datasets.items() if isinstance(dataset.source, RejectionsDataset)]
 DOWNLOADED = [name for name in cfg.datasets if name not in SAMPLED]
 
 
 rule download_model:
     output:
-        manifest="<work>/models/base/manifest.json",
+        manifest=paths.model("base"),
     log:
-        "<logs>/download_model.log",
+        paths.log("download_model"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -21,12 +24,12 @@ rule download_model:
 
 rule download_dataset:
     input:
-        files=lambda wildcards: files_of(cfg.datasets[wildcards.dataset]),
+        files=lambda wildcards: local_files(cfg.datasets[wildcards.dataset]),
     output:
-        rows="<work>/datasets/{dataset}/source.parquet",
-        manifest="<work>/datasets/{dataset}/source.json",
+        rows=paths.source_rows("{dataset}"),
+        manifest=paths.source("{dataset}"),
     log:
-        "<logs>/download_dataset/{dataset}.log",
+        paths.log("download_dataset", "{dataset}"),
     wildcard_constraints:
         dataset=one_of(DOWNLOADED),
     localrule: True
@@ -34,43 +37,43 @@ rule download_dataset:
         "../envs/posttrain.yaml"
     params:
         config=lambda wildcards: as_json(
-            {key: cfg.datasets[wildcards.dataset].part()[key] for key in ("source", "format", "rename")}
+            {key: cfg.datasets[wildcards.dataset].as_dict()[key] for key in ("source", "format", "rename")}
         ),
-        form=lambda wildcards: cfg.form(wildcards.dataset),
+        row_type=lambda wildcards: cfg.row_type(wildcards.dataset),
         balance=lambda wildcards: cfg.datasets[wildcards.dataset].balance or "",
     shell:
-        "exec python -m scripts.data.download_dataset --name {wildcards.dataset} --form {params.form}"
+        "exec python -m scripts.data.download_dataset --name {wildcards.dataset} --row-type {params.row_type}"
         " --config {params.config:q} --balance={params.balance:q}"
         " --output {output.rows} --manifest {output.manifest} --log {log}"
 
 
 rule sample_rejections:
     input:
-        model=lambda wildcards: f"<work>/models/{cfg.datasets[wildcards.dataset].source.model}/manifest.json",
+        model=lambda wildcards: paths.model(cfg.datasets[wildcards.dataset].source.model),
         questions=lambda wildcards: expand(
-            "<work>/datasets/{questions}/{split}.parquet",
+            paths.rows("{questions}", "{split}"),
             questions=cfg.datasets[wildcards.dataset].source.dataset,
             split=["train", "validation", "test"],
         ),
     output:
-        rows="<work>/datasets/{dataset}/source.parquet",
-        manifest="<work>/datasets/{dataset}/source.json",
+        rows=paths.source_rows("{dataset}"),
+        manifest=paths.source("{dataset}"),
     log:
-        "<logs>/sample_rejections/{dataset}.log",
+        paths.log("sample_rejections", "{dataset}"),
     wildcard_constraints:
         dataset=one_of(SAMPLED),
-    priority: 40  # a stage waits for it, and benchmarks would take the GPUs first
+    priority: 40  # before benchmarks, since a stage waits for it
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.evaluate.cpus
     resources:
-        **job_resources("evaluate"),
+        **job_resources(cfg.resources.evaluate),
     params:
-        compute=compute("evaluate"),
+        compute=compute_environment(cfg.resources.evaluate),
         config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].source),
         dtype=cfg.model.dtype,
         seed=cfg.run.seed,
-        cpus=cpus("evaluate"),
+        cpus=cpu_threads(cfg.resources.evaluate),
     shell:
         "exec {params.compute} python -m scripts.data.sample_rejections"
         " --name {wildcards.dataset} --config {params.config:q} --dtype {params.dtype} --seed {params.seed}"
@@ -78,93 +81,79 @@ rule sample_rejections:
         " --output {output.rows} --manifest {output.manifest} --log {log}"
 
 
-rule download_benchmark:
-    input:
-        task=lambda wildcards: own_task(wildcards.benchmark),
-        files=lambda wildcards: mirror_files(cfg.benchmarks[wildcards.benchmark].source),
-    output:
-        questions="<work>/benchmarks/{benchmark}/questions.jsonl",
-        manifest="<work>/benchmarks/{benchmark}/manifest.json",
-    log:
-        "<logs>/download_benchmark/{benchmark}.log",
-    wildcard_constraints:
-        benchmark=one_of(cfg.benchmarks),
-    localrule: True
-    conda:
-        "../envs/posttrain.yaml"
-    params:
-        config=lambda wildcards: as_json(
-            {key: cfg.benchmarks[wildcards.benchmark].part()[key] for key in ("task", "source", "unsafe_code")}
-        ),
-        tasks=str(OWN_TASKS),
-    shell:
-        "exec python -m scripts.data.download_benchmark --name {wildcards.benchmark} --config {params.config:q}"
-        " --tasks {params.tasks:q} --questions {output.questions} --manifest {output.manifest} --log {log}"
-
-
 rule inspect_rows:
     input:
-        rows="<work>/datasets/{dataset}/source.parquet",
-        model="<work>/models/base/manifest.json",
-        questions=lambda wildcards: questions_for(wildcards.dataset),
+        rows=paths.source_rows("{dataset}"),
+        model=paths.model("base"),
+        questions=lambda wildcards: expand(
+            paths.questions("{benchmark}"), benchmark=cfg.compared_benchmarks(wildcards.dataset)
+        ),
         others=lambda wildcards: expand(
-            "<work>/datasets/{other}/train.parquet",
+            paths.rows("{other}", "train"),
             other=cfg.datasets[wildcards.dataset].filters.not_in,
         ),
         functions=lambda wildcards: cfg.datasets[wildcards.dataset].function_files,
     output:
-        rows="<work>/datasets/{dataset}/inspected/{shard}.parquet",
-        signatures="<work>/datasets/{dataset}/inspected/{shard}.signatures",
+        rows=paths.inspected("{dataset}", "{shard}"),
+        signatures=paths.signatures("{dataset}", "{shard}"),
     log:
-        "<logs>/inspect_rows/{dataset}.{shard}.log",
+        paths.log("inspect_rows", "{dataset}.{shard}"),
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.data.cpus
     resources:
-        **job_resources("data"),
+        **job_resources(cfg.resources.data),
     params:
-        offline=OFFLINE,
-        form=lambda wildcards: cfg.form(wildcards.dataset),
+        offline=assign(OFFLINE),
+        row_type=lambda wildcards: cfg.row_type(wildcards.dataset),
         config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].filters),
         shards=lambda wildcards: cfg.datasets[wildcards.dataset].shards,
+        benchmarks=lambda wildcards: cfg.compared_benchmarks(wildcards.dataset),
     shell:
-        "exec env {params.offline} python -m scripts.data.inspect_rows --name {wildcards.dataset} --form {params.form}"
+        "exec env {params.offline} python -m scripts.data.inspect_rows --name {wildcards.dataset} --row-type {params.row_type}"
         " --config {params.config:q} --shard {wildcards.shard} --shards {params.shards} --rows {input.rows}"
-        " --model {input.model} --questions {input.questions} --others {input.others} --output {output.rows}"
+        " --model {input.model} --benchmarks {params.benchmarks} --questions {input.questions} --others {input.others} --output {output.rows}"
         " --signatures {output.signatures} --log {log}"
 
 
 rule filter_dataset:
     input:
-        rows="<work>/datasets/{dataset}/source.parquet",
-        inspected=lambda wildcards: shards_of(wildcards.dataset, "parquet"),
-        signatures=lambda wildcards: shards_of(wildcards.dataset, "signatures"),
-        questions=lambda wildcards: questions_for(wildcards.dataset),
+        rows=paths.source_rows("{dataset}"),
+        inspected=lambda wildcards: [
+            paths.inspected(wildcards.dataset, str(shard)) for shard in range(cfg.datasets[wildcards.dataset].shards)
+        ],
+        signatures=lambda wildcards: [
+            paths.signatures(wildcards.dataset, str(shard)) for shard in range(cfg.datasets[wildcards.dataset].shards)
+        ],
+        questions=lambda wildcards: expand(
+            paths.questions("{benchmark}"), benchmark=cfg.compared_benchmarks(wildcards.dataset)
+        ),
         functions=lambda wildcards: cfg.datasets[wildcards.dataset].function_files,
     output:
-        train="<work>/datasets/{dataset}/train.parquet",
-        validation="<work>/datasets/{dataset}/validation.parquet",
-        test="<work>/datasets/{dataset}/test.parquet",
-        rejected="<work>/datasets/{dataset}/rejected.parquet",
-        contamination="<work>/datasets/{dataset}/contamination.parquet",
-        funnel="<work>/datasets/{dataset}/funnel.json",
-        summary="<work>/datasets/{dataset}/summary.json",
-        manifest="<work>/datasets/{dataset}/manifest.json",
+        train=paths.rows("{dataset}", "train"),
+        validation=paths.rows("{dataset}", "validation"),
+        test=paths.rows("{dataset}", "test"),
+        rejected=paths.rejected("{dataset}"),
+        contamination=paths.contamination("{dataset}"),
+        funnel=paths.funnel("{dataset}"),
+        summary=paths.summary("{dataset}"),
+        manifest=paths.filtered("{dataset}"),
     log:
-        "<logs>/filter_dataset/{dataset}.log",
+        paths.log("filter_dataset", "{dataset}"),
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.data.cpus
     resources:
-        **job_resources("data"),
+        **job_resources(cfg.resources.data),
     params:
-        form=lambda wildcards: cfg.form(wildcards.dataset),
+        row_type=lambda wildcards: cfg.row_type(wildcards.dataset),
         config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].identity()),
         seed=cfg.run.seed,
+        benchmarks=lambda wildcards: cfg.compared_benchmarks(wildcards.dataset),
     shell:
-        "exec python -m scripts.data.filter_dataset --name {wildcards.dataset} --form {params.form}"
+        "exec python -m scripts.data.filter_dataset --name {wildcards.dataset} --row-type {params.row_type}"
         " --config {params.config:q} --seed {params.seed} --rows {input.rows} --inspected {input.inspected}"
-        " --signatures {input.signatures} --questions {input.questions} --train {output.train}"
+        " --signatures {input.signatures} --benchmarks {params.benchmarks} --questions {input.questions} --train {output.train}"
         " --validation {output.validation} --test {output.test} --rejected {output.rejected}"
         " --contamination {output.contamination} --funnel {output.funnel} --summary {output.summary}"
         " --manifest {output.manifest} --log {log}"
@@ -172,16 +161,16 @@ rule filter_dataset:
 
 rule describe_dataset:
     input:
-        source="<work>/datasets/{dataset}/source.json",
-        train="<work>/datasets/{dataset}/train.parquet",
-        funnel="<work>/datasets/{dataset}/funnel.json",
-        summary="<work>/datasets/{dataset}/summary.json",
-        figures=expand("<results>/figures/{figure}.svg", figure=["funnel", "lengths"]),
+        source=paths.source("{dataset}"),
+        train=paths.rows("{dataset}", "train"),
+        funnel=paths.funnel("{dataset}"),
+        summary=paths.summary("{dataset}"),
+        figures=expand(paths.figure("{figure}", "svg"), figure=["funnel", "lengths"]),
     output:
-        card="<results>/data/{dataset}.md",
-        facts="<results>/data/{dataset}.json",
+        card=paths.data_card("{dataset}", "md"),
+        facts=paths.data_card("{dataset}", "json"),
     log:
-        "<logs>/describe_dataset/{dataset}.log",
+        paths.log("describe_dataset", "{dataset}"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -193,15 +182,16 @@ rule describe_dataset:
 
 rule check_data:
     input:
-        model="<work>/models/base/manifest.json",
-        rows=expand("<work>/datasets/{dataset}/source.parquet", dataset=DOWNLOADED),
+        model=paths.model("base"),
+        rows=expand(paths.source_rows("{dataset}"), dataset=DOWNLOADED),
+        manifests=expand(paths.source("{dataset}"), dataset=DOWNLOADED),
     log:
-        "<logs>/check_data.log",
+        paths.log("check_data"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
     params:
-        forms=[cfg.form(dataset) for dataset in DOWNLOADED],
+        row_types=[cfg.row_type(dataset) for dataset in DOWNLOADED],
     shell:
-        "exec python -m scripts.data.check_data --model {input.model} --rows {input.rows} --forms {params.forms}"
-        " --log {log}"
+        "exec python -m scripts.data.check_data --model {input.model} --rows {input.rows} --manifests {input.manifests}"
+        " --row-types {params.row_types} --log {log}"

@@ -1,81 +1,114 @@
-# One job a (model, benchmark) pair, and one comparison of them all.
+# Benchmarks and scores: one job for each model and benchmark, and comparisons of all scores.
+from scripts.common.job_inputs import mirror_files, own_scoring, own_task_files
+from scripts.common.jobs import benchmark_launcher, benchmark_resources
+
+
+rule download_benchmark:
+    input:
+        task=lambda wildcards: own_task_files(cfg.benchmarks[wildcards.benchmark].task),
+        files=lambda wildcards: mirror_files(cfg.benchmarks[wildcards.benchmark].source),
+    output:
+        questions=paths.questions("{benchmark}"),
+        manifest=paths.benchmark("{benchmark}"),
+    log:
+        paths.log("download_benchmark", "{benchmark}"),
+    wildcard_constraints:
+        benchmark=one_of(cfg.benchmarks),
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        config=lambda wildcards: as_json(
+            {key: cfg.benchmarks[wildcards.benchmark].as_dict()[key] for key in ("task", "source", "unsafe_code")}
+        ),
+        tasks=str(OWN_TASKS),
+        mirror=lambda wildcards: paths.mirror(wildcards.benchmark),
+    shell:
+        "exec python -m scripts.evaluate.download_benchmark --name {wildcards.benchmark} --config {params.config:q}"
+        " --tasks {params.tasks:q} --questions {output.questions} --mirror {params.mirror} --manifest {output.manifest}"
+        " --log {log}"
+
+
 rule run_benchmark:
     input:
-        model="<work>/models/{model}/manifest.json",
-        benchmark="<work>/benchmarks/{benchmark}/manifest.json",
-        task=lambda wildcards: own_task(wildcards.benchmark),
-        scoring=lambda wildcards: own_scoring(wildcards.benchmark),
+        model=paths.model("{model}"),
+        benchmark=paths.benchmark("{benchmark}"),
+        task=lambda wildcards: own_task_files(cfg.benchmarks[wildcards.benchmark].task),
+        scoring=lambda wildcards: own_scoring(cfg.benchmarks[wildcards.benchmark].task),
     output:
-        by_item="<results>/scores/{model}/{benchmark}.items.jsonl",
-        scores="<results>/scores/{model}/{benchmark}.json",
+        by_item=paths.items("{model}", "{benchmark}"),
+        scores=paths.score("{model}", "{benchmark}"),
     log:
-        "<logs>/run_benchmark/{model}/{benchmark}.log",
+        paths.log("run_benchmark", "{model}", "{benchmark}"),
     wildcard_constraints:
         benchmark=one_of(cfg.benchmarks),
     priority: lambda wildcards: cfg.benchmarks[wildcards.benchmark].cost
     conda:
         "../envs/posttrain.yaml"
-    threads: for_each_process(cfg.resources.evaluate.cpus)
+    threads: benchmark_resources(cfg)["cpus_per_task"]
     resources:
-        **benchmark_resources(),
+        **benchmark_resources(cfg),
     params:
-        compute=compute("evaluate"),
-        launcher=lambda wildcards: benchmark_launcher(wildcards.benchmark),
+        compute=compute_environment(cfg.resources.evaluate),
+        launcher=lambda wildcards: benchmark_launcher(cfg.benchmarks[wildcards.benchmark]),
         config=lambda wildcards: as_json(cfg.benchmarks[wildcards.benchmark].identity()),
         dtype=cfg.model.dtype,
         seed=cfg.run.seed,
-        cpus=cpus("evaluate"),
+        cpus=cpu_threads(cfg.resources.evaluate),
         tasks=str(OWN_TASKS),
+        mirror=lambda wildcards: paths.mirror(wildcards.benchmark),
+        batch_sizes=lambda wildcards: paths.batch_sizes(wildcards.benchmark),
     shell:
         "exec {params.compute} {params.launcher} scripts.evaluate.run_benchmark"
         " --name {wildcards.benchmark} --config {params.config:q} --dtype {params.dtype} --seed {params.seed}"
-        " --cpus {params.cpus} --memory-mb {resources.mem_mb} --tasks {params.tasks:q} --model {input.model} --model-name {wildcards.model}"
-        " --benchmark {input.benchmark} --scores {output.scores} --items {output.by_item} --log {log}"
+        " --cpus {params.cpus} --memory-mb {resources.mem_mb} --tasks {params.tasks:q} --model {input.model}"
+        " --model-name {wildcards.model} --benchmark {input.benchmark} --mirror {params.mirror}"
+        " --batch-sizes {params.batch_sizes} --scores {output.scores} --items {output.by_item} --log {log}"
 
 
 rule judge_answers:
     input:
-        scores=lambda wildcards: f"<results>/scores/{wildcards.model}/{cfg.judged[wildcards.judged]}.json",
-        by_item=lambda wildcards: f"<results>/scores/{wildcards.model}/{cfg.judged[wildcards.judged]}.items.jsonl",
+        scores=lambda wildcards: paths.score(wildcards.model, cfg.judged[wildcards.judged]),
+        by_item=lambda wildcards: paths.items(wildcards.model, cfg.judged[wildcards.judged]),
         rubrics=lambda wildcards: str(OWN_TASKS / f"{cfg.benchmarks[cfg.judged[wildcards.judged]].task}.jsonl"),
     output:
-        by_item="<results>/scores/{model}/{judged}.items.jsonl",
-        scores="<results>/scores/{model}/{judged}.json",
+        by_item=paths.items("{model}", "{judged}"),
+        scores=paths.score("{model}", "{judged}"),
     log:
-        "<logs>/judge_answers/{model}/{judged}.log",
+        paths.log("judge_answers", "{model}", "{judged}"),
     wildcard_constraints:
         judged=one_of(cfg.judged),
-    localrule: True  # it asks an endpoint, which compute nodes may not reach
+    localrule: True  # it calls an API that compute nodes may not reach
     conda:
         "../envs/posttrain.yaml"
     params:
         config=as_json(cfg.judge) if cfg.judge else "",
     shell:
         "exec python -m scripts.evaluate.judge_answers --config {params.config:q} --name {wildcards.judged}"
-        " --model-name {wildcards.model} --scores {input.scores} --rubrics {input.rubrics:q} --output {output.scores}"
-        " --items {output.by_item} --log {log}"
+        " --model-name {wildcards.model} --answered-scores {input.scores} --answered-items {input.by_item}"
+        " --rubrics {input.rubrics:q} --scores {output.scores} --items {output.by_item} --log {log}"
 
 
 rule score_preferences:
     input:
-        model="<work>/models/{model}/manifest.json",
-        pairs="<work>/datasets/{dataset}/test.parquet",
+        model=paths.model("{model}"),
+        pairs=paths.rows("{dataset}", "test"),
     output:
-        by_item="<results>/scores/{model}/{dataset}.items.jsonl",
-        scores="<results>/scores/{model}/{dataset}.json",
+        by_item=paths.items("{model}", "{dataset}"),
+        scores=paths.score("{model}", "{dataset}"),
     log:
-        "<logs>/score_preferences/{model}/{dataset}.log",
+        paths.log("score_preferences", "{model}", "{dataset}"),
     wildcard_constraints:
         dataset=one_of(cfg.held_out_pairs),
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.evaluate.cpus
     resources:
-        **job_resources("evaluate"),
+        **job_resources(cfg.resources.evaluate),
     params:
-        compute=compute("evaluate"),
+        compute=compute_environment(cfg.resources.evaluate),
         dtype=cfg.model.dtype,
-        cpus=cpus("evaluate"),
+        cpus=cpu_threads(cfg.resources.evaluate),
     shell:
         "exec {params.compute} python -m scripts.evaluate.score_preferences"
         " --dataset {wildcards.dataset} --pairs {input.pairs} --dtype {params.dtype} --cpus {params.cpus}"
@@ -85,27 +118,25 @@ rule score_preferences:
 
 rule generate_responses:
     input:
-        model="<work>/models/{model}/manifest.json",
-        rows=lambda wildcards: (
-            f"<work>/datasets/{wildcards.dataset}/{cfg.held_out_conversations[wildcards.dataset]}.parquet"
-        ),
+        model=paths.model("{model}"),
+        rows=lambda wildcards: paths.rows(wildcards.dataset, cfg.held_out_conversations[wildcards.dataset]),
     output:
-        responses="<work>/responses/{model}/{dataset}.jsonl",
-        manifest="<work>/responses/{model}/{dataset}.manifest.json",
+        responses=paths.responses("{model}", "{dataset}"),
+        manifest=paths.responses_manifest("{model}", "{dataset}"),
     log:
-        "<logs>/generate_responses/{model}/{dataset}.log",
+        paths.log("generate_responses", "{model}", "{dataset}"),
     wildcard_constraints:
         dataset=one_of(cfg.held_out_conversations),
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.evaluate.cpus
     resources:
-        **job_resources("evaluate"),
+        **job_resources(cfg.resources.evaluate),
     params:
-        compute=compute("evaluate"),
+        compute=compute_environment(cfg.resources.evaluate),
         config=as_json(cfg.responses),
         dtype=cfg.model.dtype,
-        cpus=cpus("evaluate"),
+        cpus=cpu_threads(cfg.resources.evaluate),
     shell:
         "exec {params.compute} python -m scripts.evaluate.generate_responses"
         " --dataset {wildcards.dataset} --config {params.config:q} --rows {input.rows} --dtype {params.dtype}"
@@ -115,13 +146,13 @@ rule generate_responses:
 
 rule score_responses:
     input:
-        responses="<work>/responses/{model}/{dataset}.jsonl",
-        manifest="<work>/responses/{model}/{dataset}.manifest.json",
+        responses=paths.responses("{model}", "{dataset}"),
+        manifest=paths.responses_manifest("{model}", "{dataset}"),
     output:
-        by_item="<results>/scores/{model}/{dataset}.items.jsonl",
-        scores="<results>/scores/{model}/{dataset}.json",
+        by_item=paths.items("{model}", "{dataset}"),
+        scores=paths.score("{model}", "{dataset}"),
     log:
-        "<logs>/score_responses/{model}/{dataset}.log",
+        paths.log("score_responses", "{model}", "{dataset}"),
     wildcard_constraints:
         dataset=one_of(cfg.held_out_conversations),
     localrule: True
@@ -135,21 +166,13 @@ rule score_responses:
 
 rule compare_models:
     input:
-        scores=expand(
-            "<results>/scores/{model}/{benchmark}.json",
-            model=cfg.models,
-            benchmark=cfg.scores,
-        ),
-        by_item=expand(
-            "<results>/scores/{model}/{benchmark}.items.jsonl",
-            model=cfg.models,
-            benchmark=cfg.scores,
-        ),
+        scores=all_scores(),
+        by_item=all_items(),
     output:
-        comparison="<results>/comparison.json",
-        manifest="<results>/comparison.manifest.json",
+        comparison=paths.comparison,
+        manifest=paths.comparison_manifest,
     log:
-        "<logs>/compare_models.log",
+        paths.log("compare_models"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -160,19 +183,19 @@ rule compare_models:
         pairs=[f"{baseline}:{model}" for baseline, model in cfg.comparisons],
     shell:
         "exec python -m scripts.evaluate.compare_models --alpha {params.alpha} --seed {params.seed}"
-        " --margins {params.margins:q} --pairs {params.pairs} --scores {input.scores} --output {output.comparison} --manifest {output.manifest}"
-        " --log {log}"
+        " --margins {params.margins:q} --pairs {params.pairs} --scores {input.scores} --items {input.by_item}"
+        " --output {output.comparison} --manifest {output.manifest} --log {log}"
 
 
 rule compare_seeds:
     input:
-        scores=rules.compare_models.input.scores,
-        by_item=rules.compare_models.input.by_item,
+        scores=all_scores(),
+        by_item=all_items(),
     output:
-        comparison="<results>/seed_comparison.json",
-        manifest="<results>/seed_comparison.manifest.json",
+        comparison=paths.seed_comparison,
+        manifest=paths.seed_comparison_manifest,
     log:
-        "<logs>/compare_seeds.log",
+        paths.log("compare_seeds"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -182,17 +205,17 @@ rule compare_seeds:
         comparisons=json.dumps(cfg.seed_comparisons),
     shell:
         "exec python -m scripts.evaluate.compare_seeds --alpha {params.alpha} --seed {params.seed}"
-        " --comparisons {params.comparisons:q} --scores {input.scores} --output {output.comparison}"
-        " --manifest {output.manifest} --log {log}"
+        " --comparisons {params.comparisons:q} --scores {input.scores} --items {input.by_item}"
+        " --output {output.comparison} --manifest {output.manifest} --log {log}"
 
 
 rule grade_abilities:
     input:
-        scores=expand("<results>/scores/{model}/{benchmark}.json", model=cfg.models, benchmark=cfg.abilities),
+        scores=expand(paths.score("{model}", "{benchmark}"), model=cfg.models, benchmark=cfg.abilities),
     output:
-        abilities="<results>/abilities.json",
+        abilities=paths.abilities,
     log:
-        "<logs>/grade_abilities.log",
+        paths.log("grade_abilities"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -206,11 +229,11 @@ rule grade_abilities:
 
 rule collect_results:
     input:
-        models=model_manifests(),
-        logs=expand("<results>/training/{stage}.parquet", stage=cfg.models[1:]),
-        scores=rules.compare_models.input.scores,
+        models=expand(paths.model("{model}"), model=cfg.models),
+        logs=expand(paths.training_log("{stage}"), stage=cfg.models[1:]),
+        scores=all_scores(),
         answers=expand(
-            "<results>/scores/{model}/{dataset}.items.jsonl",
+            paths.items("{model}", "{dataset}"),
             model=cfg.models,
             dataset=cfg.held_out_conversations,
         ),
@@ -218,30 +241,31 @@ rule collect_results:
         seed_comparison=rules.compare_seeds.output.comparison,
         abilities=rules.grade_abilities.output.abilities,
     output:
-        results="<results>/results.json",
+        results=paths.collected,
     log:
-        "<logs>/collect_results.log",
+        paths.log("collect_results"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
     params:
         run=cfg.run.name,
+        answered=expand("{model}:{dataset}", model=cfg.models, dataset=cfg.held_out_conversations),
     shell:
         "exec python -m scripts.evaluate.collect_results --run {params.run} --models {input.models}"
-        " --logs {input.logs} --scores {input.scores} --answers {input.answers} --comparison {input.comparison}"
+        " --logs {input.logs} --scores {input.scores} --answers {input.answers} --answered {params.answered} --comparison {input.comparison}"
         " --seed-comparison {input.seed_comparison} --abilities {input.abilities} --output {output.results} --log {log}"
 
 
 rule check_benchmarks:
     log:
-        "<logs>/check_benchmarks.log",
+        paths.log("check_benchmarks"),
     retries: 0
     localrule: True
     conda:
         "../envs/posttrain.yaml"
     params:
-        offline=OFFLINE,
-        benchmarks=as_json({name: benchmark.part() for name, benchmark in cfg.benchmarks.items()}),
+        offline=assign(OFFLINE),
+        benchmarks=as_json({name: benchmark.as_dict() for name, benchmark in cfg.benchmarks.items()}),
         tasks=str(OWN_TASKS),
     shell:
         "exec env {params.offline} python -m scripts.evaluate.check_benchmarks --benchmarks {params.benchmarks:q}"

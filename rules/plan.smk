@@ -1,40 +1,36 @@
-# What the run takes, before anything is submitted; and what its stages should take, once all rows are counted.
+# Estimates: of the run before anything is submitted, and of its stages once all rows are filtered.
 
 
-# It reads what is there and asks for nothing, so it always runs.
+# It has no inputs, since it reads whatever exists already; and no outputs, so it always runs.
 rule plan:
     log:
-        "<logs>/plan.log",
+        paths.log("plan"),
     retries: 0
     localrule: True
     conda:
         "../envs/posttrain.yaml"
     params:
-        config=json.dumps(cfg.part(), ensure_ascii=False),
-        work=f"work/{cfg.run.name}",
-        results=f"results/{cfg.run.name}",
-        # SLURM ends a job at its hours, and Snakemake submits it again; nobody ends one on this machine.
+        config=json.dumps(cfg.as_dict(), ensure_ascii=False),
+        # On SLURM, a job that reaches its time limit is submitted again. Local jobs have no time limit.
         attempts=lambda wildcards: f"--attempts {workflow.execution_settings.retries + 1}" if uses_slurm() else "",
     shell:
-        "exec python -m scripts.plan.make_plan --config {params.config:q} --work {params.work}"
-        " --results {params.results} {params.attempts} --log {log}"
+        "exec python -m scripts.plan.plan --config {params.config:q} {params.attempts} --log {log}"
 
 
 rule forecast_training:
     input:
-        base="<work>/models/base/manifest.json",
-        summaries=expand("<work>/datasets/{dataset}/summary.json", dataset=cfg.datasets),
-        manifests=expand("<work>/datasets/{dataset}/manifest.json", dataset=cfg.datasets),
+        base=paths.model("base"),
+        summaries=expand(paths.summary("{dataset}"), dataset=cfg.datasets),
+        manifests=expand(paths.filtered("{dataset}"), dataset=cfg.datasets),
     output:
-        forecast="<results>/training/forecast.json",
+        forecast=paths.forecast,
     log:
-        "<logs>/forecast_training.log",
-    priority: 60  # before what it foretells, where the rows are there
+        paths.log("forecast_training"),
+    priority: 60  # before the stages, whose time and memory it predicts
     localrule: True
     conda:
         "../envs/posttrain.yaml"
     params:
-        config=as_json(cfg.training_part()),
+        config=as_json(cfg.forecast_inputs()),
     shell:
-        "exec python -m scripts.plan.forecast_training --config {params.config:q} --base {input.base}"
-        " --output {output.forecast} --log {log}"
+        "exec python -m scripts.plan.forecast_training --config {params.config:q} --output {output.forecast} --log {log}"

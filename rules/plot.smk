@@ -1,4 +1,4 @@
-# Figures, each from one kind of table. A run without data sets or stages has fewer of them.
+# Figures, each from one kind of table. A run without data sets or without stages has fewer figures.
 
 FIGURES = [
     *(["funnel", "lengths"] if cfg.datasets else []),
@@ -9,16 +9,16 @@ FIGURES = [
 
 rule plot_funnel:
     input:
-        funnels=expand("<work>/datasets/{dataset}/funnel.json", dataset=cfg.datasets),
+        funnels=expand(paths.funnel("{dataset}"), dataset=cfg.datasets),
     output:
         svg=report(
-            "<results>/figures/funnel.svg",
+            paths.figure("funnel", "svg"),
             caption="../report/captions/funnel.rst",
             category="Data",
         ),
-        png="<results>/figures/funnel.png",
+        png=paths.figure("funnel", "png"),
     log:
-        "<logs>/plot_funnel.log",
+        paths.log("plot_funnel"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -31,16 +31,16 @@ rule plot_funnel:
 
 rule plot_lengths:
     input:
-        summaries=expand("<work>/datasets/{dataset}/summary.json", dataset=cfg.datasets),
+        summaries=expand(paths.summary("{dataset}"), dataset=cfg.datasets),
     output:
         svg=report(
-            "<results>/figures/lengths.svg",
+            paths.figure("lengths", "svg"),
             caption="../report/captions/lengths.rst",
             category="Data",
         ),
-        png="<results>/figures/lengths.png",
+        png=paths.figure("lengths", "png"),
     log:
-        "<logs>/plot_lengths.log",
+        paths.log("plot_lengths"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -53,16 +53,16 @@ rule plot_lengths:
 
 rule plot_training:
     input:
-        logs=expand("<results>/training/{stage}.parquet", stage=cfg.models[1:]),
+        logs=expand(paths.training_log("{stage}"), stage=cfg.models[1:]),
     output:
         svg=report(
-            "<results>/figures/training.svg",
+            paths.figure("training", "svg"),
             caption="../report/captions/training.rst",
             category="Training",
         ),
-        png="<results>/figures/training.png",
+        png=paths.figure("training", "png"),
     log:
-        "<logs>/plot_training.log",
+        paths.log("plot_training"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -76,20 +76,16 @@ rule plot_training:
 
 rule plot_scores:
     input:
-        scores=expand(
-            "<results>/scores/{model}/{name}.json",
-            name=cfg.scores,
-            model=cfg.models,
-        ),
+        scores=expand(paths.score("{model}", "{name}"), name=cfg.scores, model=cfg.models),
     output:
         svg=report(
-            "<results>/figures/scores.svg",
+            paths.figure("scores", "svg"),
             caption="../report/captions/scores.rst",
             category="Benchmarks",
         ),
-        png="<results>/figures/scores.png",
+        png=paths.figure("scores", "png"),
     log:
-        "<logs>/plot_scores.log",
+        paths.log("plot_scores"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"

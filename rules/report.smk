@@ -1,34 +1,26 @@
-# The report: Markdown from the tables, PDF from the Markdown.
+# The report (Markdown and PDF), the model cards and the sample answers.
 
-TEMPLATES = Path(workflow.basedir) / "report"
+TEMPLATES = REPOSITORY / "report"
 
 
 rule write_report:
     input:
         template=TEMPLATES / "report.md.jinja",
         words=TEMPLATES / "words" / f"{cfg.report.language}.yaml",
-        cards=expand("<results>/data/{dataset}.json", dataset=cfg.datasets),
-        models=expand("<work>/models/{model}/manifest.json", model=cfg.models),
+        cards=expand(paths.data_card("{dataset}", "json"), dataset=cfg.datasets),
+        models=expand(paths.model("{model}"), model=cfg.models),
         forecast=rules.forecast_training.output.forecast,
-        logs=expand("<results>/training/{stage}.parquet", stage=cfg.models[1:]),
-        scores=expand(
-            "<results>/scores/{model}/{name}.json",
-            name=cfg.scores,
-            model=cfg.models,
-        ),
-        by_item=expand(
-            "<results>/scores/{model}/{name}.items.jsonl",
-            name=cfg.scores,
-            model=cfg.models,
-        ),
-        comparison="<results>/comparison.json",
-        seed_comparison="<results>/seed_comparison.json",
-        abilities="<results>/abilities.json",
-        figures=expand("<results>/figures/{figure}.svg", figure=FIGURES),
+        logs=expand(paths.training_log("{stage}"), stage=cfg.models[1:]),
+        scores=expand(paths.score("{model}", "{name}"), name=cfg.scores, model=cfg.models),
+        by_item=expand(paths.items("{model}", "{name}"), name=cfg.scores, model=cfg.models),
+        comparison=paths.comparison,
+        seed_comparison=paths.seed_comparison,
+        abilities=paths.abilities,
+        figures=expand(paths.figure("{figure}", "svg"), figure=FIGURES),
     output:
-        report="<results>/report.md",
+        report=paths.report,
     log:
-        "<logs>/write_report.log",
+        paths.log("write_report"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -53,12 +45,12 @@ rule build_pdf:
         figures=rules.write_report.input.figures,
     output:
         pdf=report(
-            "<results>/report.pdf",
+            paths.pdf,
             caption="../report/captions/report.rst",
             category="Report",
         ),
     log:
-        "<logs>/build_pdf.log",
+        paths.log("build_pdf"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -69,17 +61,17 @@ rule build_pdf:
 
 rule write_model_card:
     input:
-        models=lambda wildcards: expand("<work>/models/{model}/manifest.json", model=cfg.ancestry(wildcards.stage)),
+        models=lambda wildcards: expand(paths.model("{model}"), model=cfg.ancestry(wildcards.stage)),
         cards=lambda wildcards: expand(
-            "<results>/data/{dataset}.md",
+            paths.data_card("{dataset}", "md"),
             dataset=dict.fromkeys(cfg.stages[stage].dataset for stage in cfg.ancestry(wildcards.stage)[1:]),
         ),
-        scores=expand("<results>/scores/{{stage}}/{name}.json", name=cfg.scores),
-        comparison="<results>/comparison.json",
+        scores=expand(paths.score("{{stage}}", "{name}"), name=cfg.scores),
+        comparison=paths.comparison,
     output:
-        card="<results>/models/{stage}.md",
+        card=paths.model_card("{stage}"),
     log:
-        "<logs>/write_model_card/{stage}.log",
+        paths.log("write_model_card", "{stage}"),
     wildcard_constraints:
         stage=one_of(cfg.stages),
     localrule: True
@@ -93,14 +85,14 @@ rule write_model_card:
 rule write_examples:
     input:
         by_item=expand(
-            "<results>/scores/{model}/{dataset}.items.jsonl",
+            paths.items("{model}", "{dataset}"),
             dataset=cfg.held_out_conversations,
             model=cfg.models,
         ),
     output:
-        examples="<results>/examples.md",
+        examples=paths.examples,
     log:
-        "<logs>/write_examples.log",
+        paths.log("write_examples"),
     localrule: True
     conda:
         "../envs/posttrain.yaml"

@@ -1,19 +1,20 @@
-# One rule a method. Checkpoints stand in an undeclared folder beside the manifest, so that a failed job keeps them.
+# Training: one rule for each method. No rule declares the checkpoints, so Snakemake keeps them when a job fails.
+from scripts.common.jobs import training_launcher, training_resources
 
 
 rule check_stage:
     output:
-        checked="<work>/stages/{stage}.json",
+        checked=paths.checked_stage("{stage}"),
     log:
-        "<logs>/check_stage/{stage}.log",
+        paths.log("check_stage", "{stage}"),
     wildcard_constraints:
         stage=one_of(cfg.stages),
-    priority: 100  # nothing is submitted while a stage may still be refused
+    priority: 100  # before everything else, so that a wrong argument stops the run early
     localrule: True
     conda:
         "../envs/posttrain.yaml"
     params:
-        quiet=QUIET,
+        quiet=assign(QUIET),
         config=lambda wildcards: as_json(cfg.stages[wildcards.stage].identity()),
         validated=lambda wildcards: (
             "--validated" if cfg.datasets[cfg.stages[wildcards.stage].dataset].validation else ""
@@ -28,67 +29,79 @@ rule check_stage:
 
 rule train_sft:
     input:
-        checked="<work>/stages/{stage}.json",
-        parent=lambda wildcards: f"<work>/models/{cfg.stages[wildcards.stage].parent}/manifest.json",
-        train=lambda wildcards: f"<work>/datasets/{cfg.stages[wildcards.stage].dataset}/train.parquet",
-        validation=lambda wildcards: f"<work>/datasets/{cfg.stages[wildcards.stage].dataset}/validation.parquet",
+        checked=paths.checked_stage("{stage}"),
+        parent=lambda wildcards: paths.model(cfg.stages[wildcards.stage].parent),
+        train=lambda wildcards: paths.rows(cfg.stages[wildcards.stage].dataset, "train"),
+        validation=lambda wildcards: paths.rows(cfg.stages[wildcards.stage].dataset, "validation"),
         functions=lambda wildcards: cfg.stages[wildcards.stage].function_files,
     output:
-        steps="<results>/training/{stage}.parquet",
-        manifest="<work>/models/{stage}/manifest.json",
+        steps=paths.training_log("{stage}"),
+        manifest=paths.model("{stage}"),
     log:
-        "<logs>/train_sft/{stage}.log",
+        paths.log("train_sft", "{stage}"),
     wildcard_constraints:
-        stage=stages_by("sft"),
-    priority: 50  # what all later stages and scores wait for
+        stage=one_of(cfg.stages_by("sft")),
+    priority: 50  # before benchmarks, since later stages and scores wait for it
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.train.cpus
     resources:
-        **training_resources(),
-        # Resources are no reason to train again, as a changed parameter would be.
+        **training_resources(cfg.resources.train),
+        # They are resources because a changed parameter would train the stage again.
         time_limit=lambda wildcards: str(cfg.stages[wildcards.stage].time_limit or 0),
         over_time=lambda wildcards: cfg.stages[wildcards.stage].over_time,
     params:
-        compute=compute("train"),
+        compute=compute_environment(cfg.resources.train),
         config=lambda wildcards: as_json(cfg.stages[wildcards.stage].identity()),
         seed=lambda wildcards: cfg.seed_of(wildcards.stage),
         dtype=cfg.model.dtype,
-        cpus=cpus("train"),
+        cpus=cpu_threads(cfg.resources.train),
         processes=cfg.resources.train.processes,
-        launcher=launcher(),
-        script=lambda wildcards: f"scripts.train.train_{cfg.stages[wildcards.stage].method}",
+        launcher=training_launcher(cfg.resources.train),
+        tensorboard=lambda wildcards: paths.tensorboard(wildcards.stage),
+        checkpoints=lambda wildcards: paths.checkpoints(wildcards.stage),
+        proof=lambda wildcards: paths.proof(wildcards.stage),
+        script="scripts.train.train_sft",
     shell:
         "exec {params.compute} {params.launcher} {params.script}"
         " --name {wildcards.stage} --config {params.config:q} --seed {params.seed} --dtype {params.dtype}"
         " --cpus {params.cpus} --processes {params.processes} --time-limit {resources.time_limit}"
         " --over-time {resources.over_time} --parent {input.parent} --train {input.train} --validation {input.validation}"
-        " --steps {output.steps} --manifest {output.manifest} --log {log}"
+        " --steps {output.steps} --tensorboard {params.tensorboard} --checkpoints {params.checkpoints}"
+        " --proof {params.proof} --manifest {output.manifest} --log {log}"
 
 
 use rule train_sft as train_dpo with:
     log:
-        "<logs>/train_dpo/{stage}.log",
+        paths.log("train_dpo", "{stage}"),
     wildcard_constraints:
-        stage=stages_by("dpo"),
+        stage=one_of(cfg.stages_by("dpo")),
+    params:
+        script="scripts.train.train_dpo",
 
 
 use rule train_sft as train_orpo with:
     log:
-        "<logs>/train_orpo/{stage}.log",
+        paths.log("train_orpo", "{stage}"),
     wildcard_constraints:
-        stage=stages_by("orpo"),
+        stage=one_of(cfg.stages_by("orpo")),
+    params:
+        script="scripts.train.train_orpo",
 
 
 use rule train_sft as train_kto with:
     log:
-        "<logs>/train_kto/{stage}.log",
+        paths.log("train_kto", "{stage}"),
     wildcard_constraints:
-        stage=stages_by("kto"),
+        stage=one_of(cfg.stages_by("kto")),
+    params:
+        script="scripts.train.train_kto",
 
 
 use rule train_sft as train_grpo with:
     log:
-        "<logs>/train_grpo/{stage}.log",
+        paths.log("train_grpo", "{stage}"),
     wildcard_constraints:
-        stage=stages_by("grpo"),
+        stage=one_of(cfg.stages_by("grpo")),
+    params:
+        script="scripts.train.train_grpo",

@@ -1,4 +1,4 @@
-"""The metric `code_eval` that lm-eval's tasks ask for by name, with our sandbox around each program."""
+"""The metric `code_eval`, which lm-eval's tasks load by name, with each program in our sandbox."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +10,12 @@ from scripts.evaluate.sandbox import find_sandbox, run_program
 
 
 class CodeEval(evaluate.Metric):
-    """The share of tasks that are solved, as `pass@1`."""
+    """The share of solved tasks, as `pass@1`."""
 
     def _info(self):
         features = {"predictions": datasets.Sequence(datasets.Value("string")), "references": datasets.Value("string")}
         return evaluate.MetricInfo(
-            description="Programs that reach their end when the task's tests follow them.",
+            description="A program passes if it, followed by the tests of its task, runs to its end.",
             citation="",
             features=datasets.Features(features),
         )
@@ -23,17 +23,17 @@ class CodeEval(evaluate.Metric):
     def _compute(self, predictions, references, k, num_workers=4, timeout=3.0):
         """
         Args:
-            predictions: programs by task; one each, since no benchmark of ours samples several.
+            predictions: the programs of each task: one, since our benchmarks never sample several.
             references: the tests of each task.
             k: [1].
-            num_workers: programs that run at once.
-            timeout: seconds of processor time.
+            num_workers: number of programs that run at the same time.
+            timeout: processor time of a program, in seconds.
 
         Returns:
             ({"pass@1": share}, outcome of each program by task).
         """
         if list(k) != [1] or any(len(programs) != 1 for programs in predictions):
-            raise NotImplementedError("only pass@1 of one answer a task is there")
+            raise NotImplementedError("only pass@1 with one program for each task is supported")
         sandbox = find_sandbox(may_do_without=os.environ.get("HF_ALLOW_CODE_EVAL") == "1")
 
         def run(program, tests):

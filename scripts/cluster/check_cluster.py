@@ -1,8 +1,8 @@
-"""Tell what the cluster has against what a run asks for, line by line, and what to do where it does not fit.
+"""Compare what a run requests with what the cluster offers: one line for each check, and advice where it fails.
 
-SLURM judges what each job would ask for (`sbatch --test-only`), and Snakemake's executor the account. Then a small job
-runs on a compute node: whether the environment can be imported there, which GPUs it sees, whether it writes into the
-run's folders, and whether it sees the weights and vLLM's environment.
+SLURM checks the request of each job (`sbatch --test-only`), and Snakemake's executor checks the account. Then a probe,
+a small job, runs on a compute node. It checks that the environment can be imported there, which GPUs are visible, that
+the run's folders are writable, and that the weights and vLLM's environment can be read.
 """
 
 import json
@@ -10,62 +10,63 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake_executor_plugin_slurm.accounts import validate_account
 
 from scripts.cluster.finding import ADVICE, WIDTH, Finding, advise
 from scripts.cluster.node import Needs, check_node
+from scripts.cluster.prerequisites import check_disk, check_downloads, check_files
 from scripts.cluster.request import Request
-from scripts.cluster.slurm import ask, last_words, run
-from scripts.cluster.supplies import check_disk, check_downloads, check_files
+from scripts.cluster.slurm import ask, last_message, run
 from scripts.common.config import Config
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.errors import UserError
+from scripts.common.paths import RunPaths
 
-UNUSED = "nothing would use them: remove gpu_model or gres of these rules from the profile, or set gpus in resources"
-"""What to do about GPUs that SLURM is asked for, and the configuration does not count."""
+UNUSED = "nothing would use them; remove gpu_model or gres of these rules from the profile, or set gpus in resources"
+"""Advice on GPUs that a job requests from SLURM but does not use according to the configuration."""
 
-LONGEST_SLEEP = 240
-"""SLURM must remember ended jobs for so long: Snakemake's executor looks every 180 seconds at the least."""
+MIN_JOB_AGE = 240
+"""Seconds for which SLURM must remember ended jobs: up to 180 lie between two status checks of Snakemake's executor."""
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--config", required=True, help="the whole configuration, as JSON")
+    parser.add_argument("--config", required=True, help="the complete configuration, as JSON")
     parser.add_argument("--requests", type=json.loads, required=True, help="resources of the jobs by rule, as JSON")
     parser.add_argument("--settings", type=json.loads, required=True, help="settings of the executor, as JSON")
-    parser.add_argument("--work", type=Path, required=True, help="the run's folder of heavy files")
-    parser.add_argument("--results", type=Path, required=True, help="the run's results")
-    parser.add_argument("--logs", type=Path, required=True, help="the run's logs")
+    parser.add_argument(
+        "--latency-wait", type=float, required=True, help="seconds until a shared file system shows a new file"
+    )
     options = parser.parse_args()
 
     if not shutil.which("sbatch"):
-        raise UserError("no SLURM here: sbatch is not in the path; start this on the cluster's login node")
+        raise UserError("no SLURM here: sbatch is not in PATH; run this on the cluster's login node")
     if not options.requests:
-        raise UserError("no job would be submitted to SLURM; start this with `--profile slurm`")
+        raise UserError("no job would be submitted to SLURM; run this with `--profile slurm`")
     ask("squeue", "--me")
     config = Config.model_validate_json(options.config)
     requests = {rule: Request(resources, options.settings) for rule, resources in options.requests.items()}
     findings = []
-    for finding in check_cluster(config, requests, options.settings, [options.work, options.results, options.logs]):
+    for finding in check_cluster(config, requests, options.settings, options.latency_wait):
         say(str(finding))
         findings.append(finding)
-    if unfit := sum(bool(finding.advice) and not finding.mark for finding in findings):
-        raise UserError(f"{unfit} of {len(findings)} lines above say what to do before the run is submitted")
+    if failed := sum(bool(finding.advice) and not finding.mark for finding in findings):
+        raise UserError(f"{failed} of {len(findings)} checks failed; follow the advice above before you submit the run")
 
 
 def check_cluster(
-    config: Config, requests: dict[str, Request], settings: dict[str, str | None], folders: list[Path]
+    config: Config, requests: dict[str, Request], settings: dict[str, str | None], latency: float
 ) -> Iterator[Finding]:
-    """All findings, the cheap ones first.
+    """All findings, the fast checks first.
 
     Args:
-        requests: of the rules whose jobs are submitted, by their names; at least one.
+        requests: what the jobs of each submitted rule request, by rule; at least one.
         settings: of the executor.
-        folders: that the run writes into, that of heavy files first.
+        latency: seconds that a shared file system may need to show a new file.
     """
+    paths = RunPaths(config.run.name)
     partitions: dict[str, float] = {}
     for request in requests.values():
         name = request.resources.get("slurm_partition") or ""
@@ -74,24 +75,24 @@ def check_cluster(
         yield check_partition(name, minutes)
     for accounts in dict.fromkeys(tuple(request.accounts) for request in requests.values()):
         yield check_account(accounts)
-    yield check_memory_of_jobs(settings["status_command"])
+    yield check_ended_jobs(settings["status_command"])
     for rules, request in group_requests(requests).items():
         yield check_request(rules, request)
-    yield from check_node(choose_probe(requests), Needs.of(config, folders))
+    yield from check_node(choose_probe(requests), Needs.of(config, paths, latency))
     yield from check_files(config)
-    yield check_downloads(config, folders[0])
-    yield check_disk(config, folders[0])
+    yield check_downloads(config, paths)
+    yield check_disk(config, paths)
 
 
 def choose_probe(requests: dict[str, Request]) -> Request:
-    """What the small job asks for: what a benchmark does, else another rule with the fewest GPUs that one asks for."""
+    """The request of the probe: that of a benchmark, or else the one with the fewest GPUs among those that have any."""
     with_gpus = [request for request in requests.values() if request.gpus]
     fewest = min(with_gpus or requests.values(), key=lambda request: request.gpus)
     return requests.get("run_benchmark", fewest)
 
 
 def group_requests(requests: dict[str, Request]) -> dict[str, Request]:
-    """Requests by the names of the rules that ask for the same, as far as these fit the column."""
+    """Distinct requests, by the names of the rules that share them, shortened to fit the column."""
     groups: dict[str, list[str]] = {}
     for rule, request in requests.items():
         groups.setdefault(json.dumps(request.resources, sort_keys=True), []).append(rule)
@@ -99,35 +100,35 @@ def group_requests(requests: dict[str, Request]) -> dict[str, Request]:
 
 
 def name_rules(rules: list[str]) -> str:
-    """All names, or the first and how many more."""
+    """All names, or the first name and the number of others if they do not fit the column."""
     names = ", ".join(rules)
     return names if len(names) <= WIDTH else f"{rules[0]} and {len(rules) - 1} more"
 
 
 def check_partition(name: str, minutes: float) -> Finding:
-    """The partition of the profile is there and up, and lets jobs run for so many minutes."""
+    """Whether the profile's partition exists, is up, and allows jobs of this many minutes."""
     if not name:
-        return Finding("partition", "none is set", "set slurm_partition in the profile")
+        return Finding("partition", "not set", "set slurm_partition in the profile")
     rows = ask("sinfo", "--noheader", f"--partition={name}", "--format=%a|%l|%F|%G").split()
     if not rows:
-        there = ", ".join(dict.fromkeys(ask("sinfo", "--noheader", "--format=%R").split()))
-        return Finding("partition", f"{name} is not there", f"set slurm_partition in the profile to one of: {there}")
+        names = ", ".join(dict.fromkeys(ask("sinfo", "--noheader", "--format=%R").split()))
+        return Finding("partition", f"{name} does not exist", f"set slurm_partition in the profile to one of: {names}")
     states, limits, counts, gpus = zip(*(row.split("|", 3) for row in rows), strict=True)
-    told = f"{', '.join(dict.fromkeys(states))}, at most {limits[0]}, {', '.join(dict.fromkeys(gpus))}"
-    at_work, idle, other, total = (
+    allocated, idle, other, _ = (
         sum(numbers) for numbers in zip(*(map(int, c.split("/")) for c in counts), strict=True)
     )
-    told += f"; of {total} nodes {idle} are idle, {at_work} at work, {other} out of order"
-    if "up" not in states or at_work + idle == 0:
-        return Finding(f"partition {name}", told, "no job can start there; ask the administrators")
+    found = f"{', '.join(dict.fromkeys(states))}, time limit {limits[0]}, {', '.join(dict.fromkeys(gpus))}"
+    found += f"; nodes: {idle} idle, {allocated} allocated, {other} unavailable"
+    if "up" not in states or allocated + idle == 0:
+        return Finding(f"partition {name}", found, "no job can start there; ask the administrators")
     if minutes > read_minutes(limits[0]):
-        advice = f"jobs ask for {minutes / 60:g} h, and would wait for ever; lower `hours` in resources"
-        return Finding(f"partition {name}", told, advice)
-    return Finding(f"partition {name}", told)
+        advice = f"jobs request {minutes / 60:g} h and would wait forever; lower `hours` in resources"
+        return Finding(f"partition {name}", found, advice)
+    return Finding(f"partition {name}", found)
 
 
 def read_minutes(limit: str) -> float:
-    """Minutes of a time limit as `sinfo` writes it: `infinite`, `days-hours:minutes:seconds`, or less of that."""
+    """Minutes of a time limit from `sinfo`: `infinite`, or `days-hours:minutes:seconds` without leading parts."""
     if not re.fullmatch(r"[\d:-]+", limit):
         return float("inf")
     days, _, clock = limit.rpartition("-")
@@ -136,63 +137,63 @@ def read_minutes(limit: str) -> float:
 
 
 def check_account(accounts: tuple[str, ...]) -> Finding:
-    """The executor finds the accounts that the profile names: it looks before each job, whatever SLURM itself takes."""
+    """Whether the executor accepts the profile's accounts. It looks them up before each job, whatever SLURM accepts."""
     if not accounts:
-        return Finding("account", "none is set: jobs are submitted without one")
+        return Finding("account", "not set; jobs are submitted without one")
     what = f"account {', '.join(accounts)}"
     try:
         for account in accounts:
             validate_account(account, logging.getLogger(__name__))
     except (WorkflowError, OSError) as error:
-        said = " ".join(str(error).split())
-        if "appears to be invalid" in said:
-            return Finding(what, said, ADVICE["account"])
-        told = "the executor can look no account up here (sacctmgr, sshare), and so submits nothing"
-        return Finding(what, told, "remove slurm_account from the profile where SLURM has no slurmdbd")
-    return Finding(what, "the executor finds it")
+        message = " ".join(str(error).split())
+        if "appears to be invalid" in message:
+            return Finding(what, message, ADVICE["account"])
+        found = "the executor cannot look up accounts here (sacctmgr, sshare), so it would submit nothing"
+        return Finding(what, found, "remove slurm_account from the profile if SLURM has no slurmdbd")
+    return Finding(what, "accepted by the executor")
 
 
-def check_memory_of_jobs(command: str | None) -> Finding:
-    """What tells Snakemake of the end of a job does so here.
+def check_ended_jobs(command: str | None) -> Finding:
+    """Whether Snakemake learns here that a job has ended.
 
     Args:
-        command: `squeue`, `sacct`, or None for the executor's choice, which is `sacct`.
+        command: `squeue`, `sacct`, or None for the executor's default, which is `sacct`.
     """
-    told = ask("scontrol", "show", "config")
-    keeps_accounts = bool(re.search(r"AccountingStorageType\s*=.*slurmdbd", told))
+    settings = ask("scontrol", "show", "config")
+    has_accounting = bool(re.search(r"AccountingStorageType\s*=.*slurmdbd", settings))
     if command != "squeue":
-        if keeps_accounts:
-            return Finding("ended jobs", "sacct tells of them (slurmdbd), but not of those that scancel ended")
+        if has_accounting:
+            return Finding("ended jobs", "sacct reports them (slurmdbd), except those that scancel ended")
         advice = "set slurm-status-command to squeue in the profile"
-        return Finding("ended jobs", "sacct tells of none without slurmdbd, and Snakemake would wait for ever", advice)
-    found = re.search(r"MinJobAge\s*=\s*(\d+)", told)
+        return Finding("ended jobs", "without slurmdbd sacct reports none, and Snakemake would wait forever", advice)
+    found = re.search(r"MinJobAge\s*=\s*(\d+)", settings)
     if not found:
-        return Finding("ended jobs", "SLURM does not tell for how long squeue knows them", "ask for MinJobAge", "??")
+        advice = "ask the administrators for MinJobAge"
+        return Finding("ended jobs", "SLURM does not say for how long squeue reports them", advice, "??")
     seconds = int(found[1])
-    advice = f"an end may be missed below {LONGEST_SLEEP} s; ask the administrators for a longer MinJobAge"
-    if keeps_accounts:
+    advice = f"below {MIN_JOB_AGE} s Snakemake may miss the end of a job; ask the administrators for a longer MinJobAge"
+    if has_accounting:
         advice += ", or set slurm-status-command to sacct in the profile, which misses the end of cancelled jobs"
-    too_short = 0 < seconds < LONGEST_SLEEP
-    return Finding("ended jobs", f"squeue tells of them for {seconds} s (MinJobAge)", advice if too_short else "")
+    too_short = 0 < seconds < MIN_JOB_AGE
+    return Finding("ended jobs", f"squeue reports them for {seconds} s (MinJobAge)", advice if too_short else "")
 
 
 def check_request(rules: str, request: Request) -> Finding:
-    """SLURM would take a job of these rules, by `sbatch --test-only`, and it has the GPUs that its processes want."""
-    if request.gpus != request.counted:
-        told = f"{request.describe()}: SLURM is asked for {request.gpus} GPUs, and the configuration means"
-        advice = "set so many in the profile's `gres` of these rules" if request.counted else UNUSED
-        return Finding(rules, f"{told} {request.counted}", advice)
+    """Whether SLURM accepts a job of these rules (`sbatch --test-only`), with the GPUs that its processes need."""
+    if request.gpus != request.configured_gpus:
+        counts = f"{request.gpus} requested from SLURM, {request.configured_gpus} needed by the configuration"
+        advice = "set the number needed in `gres` of these rules in the profile" if request.configured_gpus else UNUSED
+        return Finding(rules, f"{request.describe()}: GPUs: {counts}", advice)
     try:
         done = run([*request.command(), "--test-only", "--wrap=true"])
     except UserError as error:
-        return Finding(rules, f"{request.describe()}: {error}", "mend the profile")
-    said = last_words(done)
+        return Finding(rules, f"{request.describe()}: {error}", "correct the profile")
+    message = last_message(done)
     if done.returncode:
-        return Finding(rules, f"{request.describe()}: {said}", advise(said))
-    start = re.search(r"to start at (\S+)", said)
-    return Finding(
-        rules, f"{request.describe()}: would start at {start[1].replace('T', ' ') if start else 'some time'}"
-    )
+        return Finding(rules, f"{request.describe()}: {message}", advise(message))
+    start = re.search(r"to start at (\S+)", message)
+    outcome = f"would start at {start[1].replace('T', ' ')}" if start else "accepted"
+    return Finding(rules, f"{request.describe()}: {outcome}")
 
 
 if __name__ == "__main__":

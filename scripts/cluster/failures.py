@@ -1,4 +1,4 @@
-"""Jobs that failed, by the last words of their logs."""
+"""Failed jobs, found by the last lines of their logs."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,35 +11,35 @@ LAST_LINES = 3
 TRACEBACK = "Traceback (most recent call last):"
 
 _PROGRESS = re.compile(r"^\w+ .*: \d[\d,]*(/\d+)? \w+", re.MULTILINE)
-# What srun says of every command that fails is no kill.
+# srun reports the exit code of every command that fails; that alone does not mean that SLURM killed it.
 _KILLED = re.compile(r"slurmstepd(-\S+)?: error: |srun: error: (?!.*Exited with exit code)")
 
 _BEGINS = "Building DAG of jobs..."
-"""What Snakemake says in a job's log each time the job begins: a requeued one goes on in the same log."""
+"""Snakemake writes this to a job's log at each start of the job. A requeued job appends to the same log."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that failed.
+    """A failed job.
 
     Args:
-        log: where it says so.
-        words: its last lines.
+        log: the log that shows the failure.
+        lines: its last lines.
     """
 
     log: Path
-    words: list[str]
+    lines: list[str]
 
 
 def find_failures(logs: Path, since: float = 0.0) -> Iterator[Failure]:
-    """Logs of a run that end in an error, written after a moment (in seconds of the epoch)."""
+    """Logs of a run that end in an error and were written since a given time (seconds of the epoch)."""
     for log in sorted(logs.glob("**/*.log")):
         if log.stat().st_mtime >= since and is_error(log):
             yield Failure(log, last_lines(log))
 
 
 def find_kills(slurm_logs: Path, since: float = 0.0) -> Iterator[Failure]:
-    """Jobs that SLURM ended: out of memory, out of time, cancelled, a dead node. Each job's last start decides."""
+    """Jobs that SLURM ended: out of memory, out of time, cancelled, node failure. Only a job's last start counts."""
     folders = {log.parent for log in slurm_logs.glob("**/*.log")}
     for folder in sorted(folders):
         log = max(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
@@ -49,13 +49,13 @@ def find_kills(slurm_logs: Path, since: float = 0.0) -> Iterator[Failure]:
 
 
 def describe_failures(failures: Iterable[Failure]) -> list[str]:
-    """What failed, with its last words."""
-    lines = [line for failure in failures for line in (f"  {failure.log}", *(f"    {word}" for word in failure.words))]
+    """The log of each failed job, followed by its last lines; empty if nothing failed."""
+    lines = [line for failure in failures for line in (f"  {failure.log}", *(f"    {line}" for line in failure.lines))]
     return ["", "failed", *lines] if lines else []
 
 
 def is_error(log: Path) -> bool:
-    """The log ends with a line of ours that begins with `error:`, or with a traceback, of one process or of several."""
+    """Whether a log ends with one of our lines that start with `error:`, or with a traceback of any process."""
     if any(line.startswith("error: ") for line in last_lines(log)):
         return True
     _, found, after = read_end(log).rpartition(TRACEBACK)
@@ -63,12 +63,12 @@ def is_error(log: Path) -> bool:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The last lines of a log that say something."""
+    """The last lines of a log that are not blank."""
     return [line for line in read_end(log).splitlines() if line.strip()][-LAST_LINES:]
 
 
 def read_end(log: Path, size: int = 20_000) -> str:
-    """The last bytes of a log, which may not be there, as text."""
+    """The last `size` bytes of a log as text; empty if there is no log."""
     if not log.is_file():
         return ""
     with log.open("rb") as file:

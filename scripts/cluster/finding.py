@@ -1,13 +1,13 @@
-"""A line of what `check_cluster` tells, and what to do about SLURM's own words."""
+"""One line of `check_cluster`'s output, and advice on SLURM's error messages."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 WIDTH = 28
-"""Columns of what was looked at."""
+"""Characters of the column that names what was checked."""
 
 ADVICE = {
-    "QOS": "`sacctmgr show qos` lists them and their limits; set qos in the profile",
+    "QOS": "`sacctmgr show qos` lists each QOS and its limits; set qos in the profile",
     "account": "see `sacctmgr show associations user=$USER`, and set slurm_account in the profile",
     "partition": "`sinfo` lists the partitions; set slurm_partition in the profile",
     "time limit": "lower `hours` in resources, or choose a partition that allows them",
@@ -16,7 +16,7 @@ ADVICE = {
         "no node has that; lower gpus, cpus or memory_gb in resources, or set gpu_model as `sinfo -o %G` shows it"
     ),
 }
-"""What to do about SLURM's words, by the first of these that stands in them."""
+"""Advice by a part of SLURM's message. The first part that the message contains decides."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Finding:
     """One line of the table.
 
     Args:
-        what: was looked at.
-        found: was found.
-        advice: what to do; nothing where all is well.
-        mark: `??` for what could not be looked at.
+        what: what was checked.
+        found: the result.
+        advice: what the user should do; empty if nothing is wrong.
+        mark: `??` if the check could not be made.
     """
 
     what: str
@@ -41,6 +41,7 @@ class Finding:
         return f"{mark:3} {self.what:{WIDTH}} {self.found}{advice}"
 
 
-def advise(said: str) -> str:
-    """What to do about SLURM's own words."""
-    return next((advice for words, advice in ADVICE.items() if words.lower() in said.lower()), "see what SLURM says")
+def advise(message: str) -> str:
+    """Advice on an error message of SLURM."""
+    matching = (advice for part, advice in ADVICE.items() if part.lower() in message.lower())
+    return next(matching, "see SLURM's message")

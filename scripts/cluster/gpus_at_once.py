@@ -1,33 +1,34 @@
-"""How many GPUs all jobs of a run have at once: a resource that Snakemake counts, and SLURM is not asked for."""
+"""The number of GPUs that all jobs of a run use at once: a resource of Snakemake that is not passed on to SLURM."""
 
 from scripts.common.config import Config
 from scripts.common.errors import UserError
 
 NAME = "gpus_at_once"
-"""The resource. It counts the GPUs of a job whichever way the profile asks SLURM for them."""
+"""Name of the resource. It counts the GPUs of a job however the profile requests them from SLURM."""
 
 
 def limit_gpus(config: Config, given: int | None) -> int:
-    """GPUs that all jobs may have at once: `resources.gpus`, else as many as the largest job asks for.
+    """The number of GPUs that all jobs may use at once: `resources.gpus`, or by default that of the largest job.
 
     Args:
-        given: what `--resources gpus_at_once=N` says; None where it says nothing. The lower of both counts.
+        given: N of `--resources gpus_at_once=N`, or None without it. The lower of the two limits applies.
 
     Returns:
-        0 where no job asks for one.
+        The limit; 0 if no job requests a GPU.
 
     Raises:
-        UserError: a job asks for more, a line each. Snakemake would count fewer for it, and start it all the same.
+        UserError: jobs request more than the limit, one line for each. Snakemake would count the limit for such a job
+            and start it.
     """
-    asked = count_gpus(config)
+    requested = count_gpus(config)
     limits = {"resources.gpus": config.resources.gpus, f"--resources {NAME}": given}
     known = {key: limit for key, limit in limits.items() if limit is not None}
     if not known:
-        return max(asked.values())
+        return max(requested.values())
     key = min(known, key=lambda key: known[key])
     problems = [
-        f"{key}: at most {known[key]} GPUs at once, and {job} asks for {gpus}; raise the one, or lower the other"
-        for job, gpus in asked.items()
+        f"{key}: the limit is {known[key]} GPUs, but {job} requests {gpus}; raise the limit or request fewer"
+        for job, gpus in requested.items()
         if gpus > known[key]
     ]
     if problems:
@@ -36,7 +37,7 @@ def limit_gpus(config: Config, given: int | None) -> int:
 
 
 def count_gpus(config: Config) -> dict[str, int]:
-    """GPUs of a job, by the key that says so."""
+    """GPUs of a job, by the config key that sets them."""
     wanted = config.resources
     shared = {
         f"benchmarks.{name}.processes": wanted.evaluate.gpus * benchmark.processes

@@ -1,4 +1,4 @@
-"""What a job asks SLURM for, written by the functions of Snakemake's executor that write it at its submission."""
+"""What a job requests from SLURM, computed by the functions with which Snakemake's executor submits it."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ from scripts.common.errors import UserError
 
 
 class Resources(dict[str, Any]):
-    """Resources by name, which the executor also reads as attributes."""
+    """Resources by name. The executor reads some of them as attributes."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -26,10 +26,10 @@ class Resources(dict[str, Any]):
 
 
 class Request:
-    """What jobs ask for, as the executor reads it of a job.
+    """What a job requests, in the form in which the executor reads a job.
 
     Args:
-        resources: of the job, with the profile's.
+        resources: of the job, including those that the profile sets.
         settings: of the executor: `qos`, `reservation`, `requeue`, `no_requeue`, `status_command`.
     """
 
@@ -40,42 +40,42 @@ class Request:
 
     @property
     def gpus(self) -> int:
-        """GPUs that SLURM is asked for, whichever way: a generic resource is of each node, and a model alone is one."""
+        """GPUs requested from SLURM on all nodes. `gres` counts for each node, and `gpu_model` alone means one GPU."""
         if gres := self.resources.get("gres"):
             count = str(gres).rpartition(":")[2]
             return (int(count) if count.isdigit() else 1) * self.nodes
         return int(self.resources.get("gpu", 1 if self.resources.get("gpu_model") else 0))
 
     @property
-    def counted(self) -> int:
-        """GPUs of a job by the configuration."""
+    def configured_gpus(self) -> int:
+        """GPUs that the job uses according to the configuration."""
         return int(self.resources.get(NAME, 0))
 
     @property
     def nodes(self) -> int:
-        """Machines of a job."""
+        """Nodes of the job."""
         return int(self.resources.get("nodes") or 1)
 
     @property
     def accounts(self) -> list[str]:
-        """Accounts of the profile; the executor submits under the first."""
+        """Accounts in the profile; the executor submits under the first."""
         return re.findall(r"[^,\s]+", str(self.resources.get("slurm_account") or ""))
 
     def describe(self) -> str:
-        """GPUs, hours and memory in a few words."""
-        asked = self.resources
-        gpus = asked.get("gres") or f"{self.gpus} x {asked.get('gpu_model') or 'GPU'}"
-        hours, memory = asked.get("runtime", 0) / 60, asked.get("mem_mb", 0) / 1000
+        """GPUs, hours and memory, such as `4 x h100, 24 h, 400 GB`."""
+        requested = self.resources
+        gpus = requested.get("gres") or f"{self.gpus} x {requested.get('gpu_model') or 'GPU'}"
+        hours, memory = requested.get("runtime", 0) / 60, requested.get("mem_mb", 0) / 1000
         return f"{gpus if self.gpus else 'no GPU'}, {hours:g} h, {memory:g} GB"
 
-    def command(self, **other: Any) -> list[str]:
-        """The command that submits such a job, with other resources in the place of its own.
+    def command(self, **overrides: Any) -> list[str]:
+        """The `sbatch` command that submits such a job; `overrides` replace some of its resources.
 
         Raises:
-            UserError: the executor would not submit it.
+            UserError: the executor would refuse to submit it.
         """
-        asked = Request(self.resources | other, self.settings)
-        partition = asked.resources.get("slurm_partition")
+        request = Request(self.resources | overrides, self.settings)
+        partition = request.resources.get("slurm_partition")
         named = {
             "run_uuid": "check_cluster",
             "slurm_logfile": "/dev/null",
@@ -85,8 +85,8 @@ class Request:
             "workdir": str(Path.cwd()),
         }
         try:
-            validate_slurm_extra(asked)
-            command = get_submit_command(asked, named, SimpleNamespace(**self.settings)) + set_gres_string(asked)
+            validate_slurm_extra(request)
+            command = get_submit_command(request, named, SimpleNamespace(**self.settings)) + set_gres_string(request)
         except WorkflowError as error:
             raise UserError(" ".join(str(error).split())) from None
         return shlex.split(command)

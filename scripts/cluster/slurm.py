@@ -1,4 +1,4 @@
-"""What SLURM says of a run, where there is SLURM."""
+"""Commands of SLURM, and the jobs of a run in its queue."""
 
 import re
 import shutil
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
+from scripts.common.paths import RunPaths
 
 FIELDS = ("%i", "%T", "%M", "%Z", "%k")
-"""Number, state, time, folder, and last the comment, in which anything may stand."""
+"""Number, state, elapsed time, folder, and comment. The comment comes last because it may contain the separator."""
 
 MANY_FILES = "--wait-for-files-file"
-"""What Snakemake writes in a job's script in the place of files' names when they are many."""
+"""Snakemake writes this option to a job's script instead of file names when there are many."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class Job:
     """A job in the queue.
 
     Args:
-        number: as SLURM counts.
+        number: SLURM's job id.
         state: such as `RUNNING` or `PENDING`.
         elapsed: how long it has been running, as SLURM writes it.
-        work: rule and wildcards, such as `train_sft_wildcards_sft`: what Snakemake's executor writes as its comment.
+        work: rule and wildcards, such as `train_sft_wildcards_sft`, from the comment that Snakemake's executor sets.
     """
 
     number: str
@@ -34,9 +35,10 @@ class Job:
 
 
 def find_jobs(folder: Path, run: str) -> list[Job]:
-    """The user's jobs that work on a run in a folder and have not ended; none where there is no SLURM.
+    """The user's jobs in the queue that were submitted from a folder for a run; none on a machine without SLURM.
 
-    A job works on a run when its script names files of it, or does not name its files.
+    A job belongs to a run if its script names files of the run. If the script keeps the names in a separate file, the
+    run is unknown and the job is included.
 
     Raises:
         UserError: SLURM does not answer.
@@ -52,32 +54,32 @@ def find_jobs(folder: Path, run: str) -> list[Job]:
 
 
 def _works_on(job: Job, run: str) -> bool:
-    with suppress(UserError):  # it has ended meanwhile
+    with suppress(UserError):  # the job has ended in the meantime
         script = ask("scontrol", "write", "batch_script", job.number, "-")
-        return f"work/{run}/" in script or MANY_FILES in script
+        return f"{RunPaths(run).work}/" in script or MANY_FILES in script
     return False
 
 
 def ask(*command: str) -> str:
-    """What a command of SLURM says.
+    """The output of a SLURM command.
 
     Raises:
         UserError: it fails, or does not answer in time.
     """
     done = run(list(command))
     if done.returncode:
-        raise UserError(f"SLURM does not answer: {last_words(done)}")
+        raise UserError(f"SLURM does not answer: {last_message(done)}")
     return done.stdout
 
 
-def last_words(done: "subprocess.CompletedProcess[str]") -> str:
-    """The last line that a command of SLURM said, without its name."""
+def last_message(done: "subprocess.CompletedProcess[str]") -> str:
+    """The last line that a SLURM command printed, without the name of the command."""
     lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
     return re.sub(r"^s\w+: (error: )?", "", lines[-1]) if lines else f"exit status {done.returncode}"
 
 
 def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a command of SLURM; one that does not answer within two minutes has failed."""
+    """Run a SLURM command. One that takes longer than two minutes counts as failed."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
-"""What a script says while it works.
+"""Terminal output of scripts: messages, progress and errors.
 
-Every script ends with `run_script(main)`. With `--log FILE`, everything that libraries print goes to that file, and
-only our own sober lines reach both the file and the terminal, so that a user sees how far the work is.
+Every script ends with `run_script(main)`. With `--log FILE`, the output of libraries goes to that file only, while
+messages of `say` go to the file and to the terminal, so that the user sees progress and nothing else.
 """
 
 import argparse
@@ -17,18 +17,18 @@ from scripts.common.errors import UserError
 SECONDS_BETWEEN_LINES = 5.0
 
 NO_SPACE = ("No space left on device", "Disk quota exceeded", "inline_container.cc")
-"""What the system says of a full disk, and torch, whose writer only finds that less was written than it gave."""
+"""Error messages for a full disk. The last is torch's, whose writer only notices that too few bytes were written."""
 
 NO_MEMORY = ("out of memory", "can't allocate memory")
-"""What torch says of a GPU and of main memory."""
+"""Torch's error messages for full GPU memory and full main memory."""
 
 _terminal: TextIO = sys.stderr
 
 
 def say(message: str, always: bool = False) -> None:
-    """Write one line to the terminal and, when there is one, to the log.
+    """Write one line to the terminal, and to the log if there is one.
 
-    Of the processes of one stage one speaks, unless it is `always` worth saying.
+    If several processes train a stage, only the one of rank 0 writes, unless `always` is set.
     """
     if os.environ.get("RANK", "0") != "0" and not always:
         return
@@ -41,9 +41,9 @@ class Progress:
     """Lines such as `train_sft sft: 12/40 steps, loss 1.203, 0:48 left`, at most one every five seconds.
 
     Args:
-        label: what is at work.
-        total: how many units there are; 0 when nobody knows.
-        unit: the unit's name, in the plural.
+        label: the script and what it works on.
+        total: number of units; 0 if it is not known.
+        unit: name of the unit, in the plural.
     """
 
     def __init__(self, label: str, total: int, unit: str) -> None:
@@ -52,11 +52,11 @@ class Progress:
         self.first = 0
 
     def start_from(self, done: int) -> None:
-        """Count from here when estimating the time left: what an earlier attempt did took none of ours."""
+        """Estimate the time left from here on: `done` units were completed by an earlier attempt."""
         self.first, self.started = done, time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
-        """Say how far the work is, unless a line was written just now."""
+        """Write a line of progress, unless the last one is less than five seconds old."""
         now = time.monotonic()
         if now - self.last_line < SECONDS_BETWEEN_LINES and not 0 < self.total <= done:
             return
@@ -78,16 +78,16 @@ def write_clock(seconds: float) -> str:
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with the option that all scripts share."""
+    """An argument parser with the option `--log`, which all scripts share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--log", type=Path, help="file for everything that libraries print")
+    parser.add_argument("--log", type=Path, help="file for the output of libraries")
     return parser
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run `main`, and turn what goes wrong into one line and an exit code.
+    """Run `main`, and report an error in one line and an exit code.
 
-    Exit codes: 1 for a UserError, 130 for an interrupt. Other exceptions keep their traceback, in the log.
+    Exit codes: 1 for a UserError, 130 for an interrupt. Other exceptions leave their traceback in the log.
     """
     _redirect_to_log()
     try:
@@ -99,31 +99,31 @@ def run_script(main: Callable[[], None]) -> None:
     except Exception as error:
         if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
             first = str(error).partition("\n")[0]
-            remedy = "make batches smaller, or ask for more in `resources`; `snakemake plan` tells what a stage needs"
-            say(f"error: the memory is full; {remedy} ({first})", always=True)
+            remedy = "use smaller batches, or request more in `resources`; `snakemake plan` estimates the need"
+            say(f"error: out of memory; {remedy} ({first})", always=True)
             raise
-        # The writer of safetensors has an exception of its own, so the words decide, not the type.
+        # safetensors raises its own type of exception, so the message decides, not the type.
         if not any(words in str(error) for words in NO_SPACE):
             raise
         where = getattr(error, "filename", None) or "the disk"
         say(f"error: {where}: no space left; free some, or set run.cache to a larger disk", always=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        say("interrupted; the next run goes on from here")
+        say("interrupted; the next run resumes from here")
         sys.exit(130)
 
 
 def _redirect_to_log() -> None:
-    """Send file descriptors 1 and 2 to the log, and keep the terminal for `say`."""
+    """Redirect file descriptors 1 and 2 to the log, and keep the terminal for `say`."""
     global _terminal
     options, _ = make_parser(None).parse_known_args([a for a in sys.argv[1:] if a not in ("-h", "--help")])
     if options.log is None:
         return
     options.log.parent.mkdir(parents=True, exist_ok=True)
     _terminal = os.fdopen(os.dup(2), "w", buffering=1)
-    # Several processes of one stage share the log: one of them starts it anew, and all append.
-    anew = os.O_TRUNC if os.environ.get("RANK", "0") == "0" else 0
-    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | anew, 0o644)
+    # The processes of a stage share the log: the one of rank 0 empties it, and all append.
+    truncate = os.O_TRUNC if os.environ.get("RANK", "0") == "0" else 0
+    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | truncate, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

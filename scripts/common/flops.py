@@ -1,15 +1,15 @@
-"""Model FLOPs: those that a method needs, whatever the implementation spends (recomputed activations do not count).
+"""Model FLOPs: the operations that a method needs, not those that its implementation spends on recomputed activations.
 
-Of one token, with N parameters that multiply (all but the embedding of the input; the head counts), L layers of
-attention width d, and s tokens in its sequence:
+FLOPs of one token, with N parameters that are multiplied (all except the input embedding; the LM head counts), L layers
+with attention width d, and s tokens in its sequence:
 
-- a forward pass: 2 N + 2 s d L (the causal half of 4 s d L),
-- the backward pass: the same again for what flows back, and the same again for the gradients of weights that are
-  trained: with adapters, N is left out of that third part and the adapters' own parameters come in.
+- forward pass: 2 N + 2 s d L (the causal half of 4 s d L),
+- backward pass: the same again for the gradients of activations, and the same again for the gradients of trained
+  weights. With adapters, this last part counts the parameters of the adapters instead of N.
 
-That is 6 N for full training and 4 N with adapters (Kaplan et al., "Scaling laws for neural language models", 2020).
-Forward passes without gradient (references, sampling) count too. Utilisation is FLOPs by seconds, by the peak of the
-device in dense bfloat16.
+This makes 6 N for full training and 4 N with adapters (Kaplan et al., "Scaling laws for neural language models", 2020).
+Forward passes without gradient (reference models, sampling) count as well. Utilisation (MFU) is FLOPs per second
+divided by the peak of the device in dense bfloat16.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """Model FLOPs of a model's passes; see the module for the formula.
+    """Model FLOPs of the passes of one model; the module docstring has the formula.
 
     Args:
-        multiplying: parameters that multiply for each token, without adapters.
-        adapters: parameters of the adapters; 0 when all weights are trained.
+        multiplying: parameters that are multiplied for each token, without adapters.
+        adapters: parameters of the adapters; 0 if all weights are trained.
         attention: 2 d L.
     """
 
@@ -30,10 +30,13 @@ class Cost:
     attention: int
 
     def of(self, tokens: float, attended: float, is_training: bool) -> float:
-        """FLOPs of a pass over so many tokens, which attend to `attended` ones in all. Numbers, or tensors of them.
+        """FLOPs of one pass; arguments and result may be numbers or tensors.
 
-        `attended` is twice the sum of the tokens that each of them attends to: of whole sequences, the sum of their
-        squared lengths.
+        Args:
+            tokens: number of tokens.
+            attended: twice the number of tokens that each token attends to, summed over all tokens. For complete
+                sequences, this is the sum of their squared lengths.
+            is_training: with a backward pass.
         """
         forward = 2 * (self.multiplying + self.adapters) * tokens + self.attention * attended
         if not is_training:

@@ -1,4 +1,4 @@
-"""What is known of GPUs, by a part of their names. The numbers are those of NVIDIA's data sheets."""
+"""Peak performance, memory and power of GPUs, from NVIDIA's data sheets."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ class Gpu(NamedTuple):
     """One model of GPU.
 
     Args:
-        flops: dense bfloat16 operations a second.
+        flops: dense bfloat16 operations per second.
         memory_gb: memory, in GB (10⁹ bytes).
-        watts: the most that it draws.
+        watts: maximum power.
     """
 
     flops: float
@@ -27,9 +27,9 @@ GPUS = {
     "A100-PCIE-40GB": Gpu(312e12, 40, 250),
     "A100": Gpu(312e12, 80, 400),
 }
-"""The first whose name is a part of the device's name counts."""
+"""GPUs by a part of their device name. The first match counts, so longer names come before shorter ones."""
 
 
 def find_gpu(name: str) -> Gpu | None:
-    """The GPU of this name; None where it is not known."""
+    """The GPU with this device name; None if it is not known."""
     return next((gpu for part, gpu in GPUS.items() if part.lower() in name.lower()), None)

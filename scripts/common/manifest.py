@@ -1,6 +1,6 @@
-"""Manifests: the small file beside every artefact that says what made it.
+"""Manifests: small files that record how each artefact was made.
 
-A manifest is written last, so its presence means that the artefact is whole.
+A manifest is written last, so its presence means that the artefact is complete.
 """
 
 import importlib.metadata
@@ -12,38 +12,41 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from scripts.common.files import hash_file, write_json
+from scripts.common.files import hash_file
+from scripts.common.records import Manifest, Section
+
+Facts = TypeVar("Facts")
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "lm-eval", "vllm", "snakemake")
-"""vLLM's environment has no trainers, and the other no vLLM."""
+"""Packages whose versions are recorded, if installed: vLLM and the trainers are in different environments."""
 
 _started = time.monotonic()
 
 
 def describe(
-    *, artefact: str, name: str, config: dict[str, Any], inputs: dict[str, Path], facts: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Provenance of what this process made.
+    *, artefact: str, name: str, config: Section, inputs: dict[str, Path], facts: Facts
+) -> Manifest[Section, Facts]:
+    """The manifest of an artefact that this process made.
 
     Args:
-        artefact: what it is: model, dataset, benchmark, scores, comparison, report.
+        artefact: kind of artefact, such as model, dataset, benchmark or scores.
         name: its name in the configuration.
         config: the part of the configuration that it was made with.
-        inputs: the small files that it was made from; each is recorded by its SHA-256.
-        facts: what was found on the way, such as a resolved revision or the number of steps.
+        inputs: the small files that it was made from; the manifest records their SHA-256.
+        facts: what the process found out, such as a resolved revision or the number of steps.
 
     Returns:
-        JSON types. `seconds` is the time since the process began to import us, `peak_memory_bytes` the most memory
-        that it held (resident), `peak_gpu_memory_bytes` the most that torch allocated on one GPU, or null.
+        JSON types. `seconds` is the time since this module was imported, `peak_memory_bytes` the peak resident memory
+        of the process, `peak_gpu_memory_bytes` the peak that torch allocated on one GPU (null without a GPU).
     """
     return {
         "artefact": artefact,
         "name": name,
         "config": config,
         "inputs": {label: hash_file(path) for label, path in sorted(inputs.items())},
-        "facts": facts or {},
+        "facts": facts,
         "versions": list_versions(),
         "git_commit": _git_commit(),
         "device": find_device(),
@@ -54,18 +57,13 @@ def describe(
     }
 
 
-def write_manifest(path: Path, **description: Any) -> None:
-    """Write `describe(**description)`."""
-    write_json(path, describe(**description))
-
-
 def find_model(manifest: Path) -> Path:
-    """The model folder that stands beside a model's manifest."""
+    """The model folder next to the manifest of a model."""
     return manifest.parent / "model"
 
 
 def list_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on, as far as they are installed."""
+    """Versions of Python and of the installed packages that results depend on."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -74,7 +72,7 @@ def list_versions() -> dict[str, str]:
 
 
 def find_device() -> str:
-    """What this process computes on: its GPUs, or the kind of processor."""
+    """The device of this process: number and name of its GPUs, or the processor architecture."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
@@ -82,7 +80,7 @@ def find_device() -> str:
 
 
 def _git_commit() -> str | None:
-    """Commit of the pipeline's own checkout, with `+` when files differ from it; None outside of git."""
+    """Commit of the pipeline's checkout, with `+` if tracked files differ from it; None outside a git repository."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], check=False, capture_output=True, text=True)
@@ -94,7 +92,7 @@ def _git_commit() -> str | None:
 
 def _peak_memory() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux reports KiB
 
 
 def _peak_gpu_memory() -> int | None:

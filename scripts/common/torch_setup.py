@@ -1,4 +1,4 @@
-"""What every process that computes with torch does first."""
+"""Setup of every process that computes with torch."""
 
 import random
 
@@ -7,11 +7,13 @@ import torch
 
 
 def prepare_torch(seed: int, cpus: int, exact: bool = False) -> str:
-    """Seed every generator, and pin the number of arithmetic threads: another number gives other last bits.
+    """Seed all random generators and set the number of threads, which affects results in the last bits.
 
     Args:
-        exact: compute products of float32 numbers in float32, as who scores the model elsewhere would. Otherwise, where
-            the processor has bfloat16 or TF32 units, they may use them; sums, weights and results stay float32.
+        seed: the seed.
+        cpus: number of compute threads.
+        exact: compute products of float32 matrices in float32, as others who score the model would. If false, products
+            may use bfloat16 or TF32 units; sums, weights and results stay float32.
 
     Returns:
         The device to compute on, `cuda` or `cpu`.

@@ -1,4 +1,4 @@
-"""Functions of the user's own, which the configuration names as `file.py:function`."""
+"""The user's own functions, which the configuration names as `file.py:function`."""
 
 import importlib.util
 import sys
@@ -10,19 +10,23 @@ from scripts.common.errors import UserError, nearest
 
 
 def load_function(path: str, where: str) -> Callable[..., Any]:
-    """The function that `file.py:function` names.
+    """Load a function.
+
+    Args:
+        path: `file.py:function`.
+        where: its key in the configuration, for the messages.
 
     Raises:
-        UserError: it cannot be had; `where` is the key to name.
+        UserError: the file is missing, cannot be loaded, or has no such function.
     """
     file, _, attribute = path.rpartition(":")
     if not Path(file).is_file():
-        raise UserError(f"{where}: there is no file {file}")
+        raise UserError(f"{where}: file {file} not found")
     spec = importlib.util.spec_from_file_location(where.replace(".", "_"), file)
     if spec is None or spec.loader is None:
-        raise UserError(f"{where}: {file} is no Python file")
+        raise UserError(f"{where}: {file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # data classes look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module here
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -1,8 +1,12 @@
-"""Write the configuration's JSON schema and its documentation from the models in config.py. Run by `make docs`."""
+"""Generate the parts of the documentation that describe the configuration and the rules. `make docs` runs this.
+
+The JSON schema and docs/configuration.md are generated from scripts/common/config/, the diagram in docs/steps.md from
+rules/.
+"""
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from textwrap import wrap
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -10,35 +14,60 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from scripts.common.config import Config
+from scripts.common.config.section import Section
 from scripts.common.files import write_text
-from scripts.common.section import Section
+from scripts.common.paths import REPOSITORY
+from scripts.common.rule_graph import draw_mermaid, list_rules, read_graph, simplify
 
-REPOSITORY = Path(__file__).parents[2]
 SCHEMA = REPOSITORY / "schemas" / "config.schema.json"
 DOCUMENTATION = REPOSITORY / "docs" / "configuration.md"
+STEPS = REPOSITORY / "docs" / "steps.md"
+
+WIDTH = 118
+"""Longest line of prose."""
 
 INTRODUCTION = """\
 # Configuration
 
-Made from `scripts/common/config.py` by `make docs`; edit that.
+This page is generated from `scripts/common/config/` by `make docs`. Edit the descriptions there.
 
-`config.yaml` is the run. `snakemake --configfile recipes/demo.yaml` takes another file in its place; a key that it does
-not set has the default below, not the value in `config.yaml`. `--configfile config.yaml mine.yaml` puts the second over
-the first, and `--config 'run={seed: 43}'` sets single keys.
+One YAML file describes a run. Snakemake reads `config.yaml` unless you name another file:
 
-Unknown keys are refused with the nearest right name. A rule gets only the part of the configuration that it uses, so a
-change reruns what depends on it and nothing else.
+    snakemake                                      # config.yaml
+    snakemake --configfile my.yaml                 # my.yaml alone: all other keys have the defaults below
+    snakemake --configfile config.yaml my.yaml     # config.yaml, with the keys of my.yaml on top
+    snakemake --config 'run={seed: 43}'            # config.yaml, with single keys changed
+
+Mistakes are reported before anything runs, an unknown key with the nearest known one. After a change, only the steps
+that depend on the changed keys run again.
+
+Where a section has several kinds, `kind` selects one, as in `source: {kind: file, path: rows.jsonl}`. A string such as
+`file.py:function` names a Python function; the path is relative to the folder in which Snakemake runs. Editors that
+support JSON schemas complete and check the keys with `schemas/config.schema.json`.
 """
 
 
 def main() -> None:
     write_text(SCHEMA, make_schema())
     write_text(DOCUMENTATION, make_documentation())
+    write_text(STEPS, insert_diagram(STEPS.read_text(encoding="utf-8"), make_diagram()))
 
 
 def make_schema() -> str:
-    """The JSON schema that editors complete and check `config.yaml` with."""
+    """The JSON schema with which editors complete and check `config.yaml`."""
     return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def make_diagram() -> str:
+    """The rules of the demo, as a Mermaid flowchart."""
+    return draw_mermaid(simplify(read_graph(REPOSITORY, "demo")), list_rules(REPOSITORY))
+
+
+def insert_diagram(text: str, diagram: str) -> str:
+    """The Markdown page `text` with the diagram in its Mermaid block."""
+    start, fence, rest = text.partition("```mermaid\n")
+    _, end, after = rest.partition("```\n")
+    return f"{start}{fence}{diagram}\n{end}{after}"
 
 
 def make_documentation() -> str:
@@ -48,7 +77,7 @@ def make_documentation() -> str:
 
 
 def _sections() -> Iterator[tuple[type[Section], str]]:
-    """Each section once, with the place where it stands, parents first."""
+    """Each section once, with its path, parents first."""
     seen: set[type[Section]] = set()
     queue: list[tuple[type[Section], str]] = [(Config, "")]
     while queue:
@@ -66,37 +95,32 @@ def _sections() -> Iterator[tuple[type[Section], str]]:
 
 
 def _describe(section: type[Section], path: str) -> str:
-    title = f"`{path}`" if path else "The file"
+    title = f"`{path}`" if path else "Top level"
     if "kind" in section.model_fields:
         (kind,) = get_args(section.model_fields["kind"].annotation)
         title += f" of kind `{kind}`"
-    lines = [
-        f"## {title}",
-        "",
-        " ".join((section.__doc__ or "").split()),
-        "",
-        "| key | type | default | meaning |",
-        "|---|---|---|---|",
-    ]
-    for name, info in section.model_fields.items():
-        if name == "kind":
-            continue
-        cells = [f"`{info.alias or name}`", _type(info.annotation), _default(info), info.description or ""]
+    lines = [f"## {title}", "", *wrap(" ".join((section.__doc__ or "").split()), WIDTH, break_on_hyphens=False), ""]
+    fields = {info.alias or name: info for name, info in section.model_fields.items() if name != "kind"}
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"] if fields else ["It has no further keys."]
+    for key, info in fields.items():
+        cells = [f"`{key}`", _type(info.annotation), _default(info), info.description or ""]
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _default(info: FieldInfo) -> str:
     if info.default is PydanticUndefined:
-        return "needed"
+        return "required"
     value = info.default
     if isinstance(value, Section):
-        return "see there"
+        value = value.model_dump(exclude_defaults=True)
+        if not value:
+            return "see below"
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def _type(annotation: Any) -> str:
-    """A type in words that a user of YAML knows."""
+    """A type in the words of YAML and JSON."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _type(get_args(annotation)[0])
@@ -106,16 +130,16 @@ def _type(annotation: Any) -> str:
         options = [_type(option) for option in get_args(annotation)]
         return " or ".join(dict.fromkeys(options))
     if origin is dict:
-        return f"{_type(get_args(annotation)[1])} by name"
+        return f"mapping (name: {_type(get_args(annotation)[1])})"
     if origin is list:
-        return f"list of {_type(get_args(annotation)[0])}"
+        return f"list of {_type(get_args(annotation)[0])}s"
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "section"
     names = {
-        int: "whole number",
+        int: "integer",
         float: "number",
-        str: "text",
-        bool: "true or false",
+        str: "string",
+        bool: "boolean",
         type(None): "null",
         Any: "any value",
     }

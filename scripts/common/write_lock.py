@@ -1,7 +1,7 @@
-"""Resolve envs/*.in into the lists of pins that every environment is made from. Run by `make lock`.
+"""Resolve envs/*.in into the pinned requirements of all environments. `make lock` runs this.
 
-One resolution serves all: pip's requirements.txt and requirements-dev.txt, and conda's posttrain.yaml. vLLM's own
-environment has the same pins but for those that it cannot live with.
+pip's requirements.txt and requirements-dev.txt and conda's posttrain.yaml have the same pins. vLLM's environment has
+them too, except where vLLM needs other versions.
 """
 
 import json
@@ -11,14 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scripts.common.files import write_text
+from scripts.common.paths import REPOSITORY
 
-ENVS = Path(__file__).parents[2] / "envs"
+ENVS = REPOSITORY / "envs"
 PYTHON = "3.11"
 OWN_PINS = ("numpy", "setuptools")
-"""Packages of which vLLM needs other versions."""
+"""Packages that vLLM needs in other versions."""
 
 NOT_FOR_CPUS = ("torchaudio", "torchcodec", "torchvision")
-"""What vLLM's build for CPUs asks for and text does not need; of these a registry may have builds for GPUs alone."""
+"""Requirements of vLLM's CPU build that text models do not need, and that a registry may offer for GPUs only."""
 
 HEADER = "# Made by `make lock` from {}; edit that.\n"
 
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 def write_vllm(wanted: Path, shared: list[str]) -> None:
-    """The lists of vLLM's environment, for GPUs and for CPUs, with the pins that it shares with the other."""
+    """Write the pins of vLLM's environment, for GPUs and for CPUs. `shared` pins constrain the resolution."""
     text = wanted.read_text(encoding="utf-8")
     with TemporaryDirectory() as folder:
         constraints, on_cpus = Path(folder) / "constraints.txt", Path(folder) / wanted.name
@@ -48,17 +49,17 @@ def write_vllm(wanted: Path, shared: list[str]) -> None:
 
 
 def resolve(requirements: Path, *options: str) -> list[str]:
-    """Every package that pip would install in an empty environment, as `name==version`, sorted."""
+    """All packages that pip would install in an empty environment, as `name==version`, sorted."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     command += ["-r", str(requirements), *options]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     packages = [item["metadata"] for item in json.loads(report)["install"]]
-    # A CPU build of torch calls itself 2.13.0+cpu; the lock must serve GPUs as well.
+    # A CPU build of torch has the version 2.13.0+cpu, but the pins are for GPUs as well.
     return sorted((f"{p['name']}=={p['version'].split('+')[0]}" for p in packages), key=str.lower)
 
 
 def conda_environment(pins: list[str]) -> str:
-    """A conda environment file with the same pins, for `snakemake --sdm conda`."""
+    """A conda environment file with these pins, for `snakemake --sdm conda`."""
     lines = [HEADER.format("requirements.in").rstrip(), "name: posttrain", "channels: [conda-forge]", "dependencies:"]
     lines += [f"  - python={PYTHON}", "  - pip", "  - pip:"]
     return "\n".join(lines + [f"      - {pin}" for pin in pins]) + "\n"

@@ -1,49 +1,48 @@
-"""Find benchmark questions and answers inside training rows, and show where.
+"""Find benchmark questions and answers in training rows, and record where they are.
 
-The rule, for each text of a benchmark's item (its question, its worked answer):
+Each text of a benchmark item (the question, the worked answer) is compared with each row by this rule:
 
-- A text of 13 words or more: 13-word sequences that it shares with the row mark words of it as covered; the row holds
-  the text when at least half of the text's words are covered. One shared phrase is not enough, and a changed word here
-  and there does not hide it.
-- A text of 8 to 12 words: the row holds it when all its words stand in the row in one piece.
-- A shorter text (or one of less than 25 letters): only when the whole prompt of the row is that text.
+- 13 words or more: every 13-word sequence that occurs in both covers its words. The row contains the text if at least
+  half of the text's words are covered. So one shared phrase is not a match, and a few changed words do not hide one.
+- 8 to 12 words: the row contains the text if all its words occur in the row as one contiguous span.
+- Fewer words, or fewer than 25 letters: the row contains the text only if it is the row's complete prompt.
 
-Words are compared as `texts.split_words` makes them: without case and punctuation.
+Words are those of `texts.split_words`, without case and punctuation.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from scripts.common.files import read_json_lines
+from scripts.common.records import Question
 from scripts.data.texts import Hashes, digest, hash_words, normalise, roll, split_words
 
 SEQUENCE = 13
-"""Words of a sequence that counts as the same text."""
+"""Words in a sequence that counts as shared text."""
 
 SHORTEST = 8
-"""Words of the shortest text that is looked for inside other text."""
+"""Words in the shortest text that is searched for inside other text."""
 
 LETTERS = 25
-"""Letters of that text: where each character is a word, eight of them say little."""
+"""Letters in the shortest such text: in scripts with one word per character, eight words carry little content."""
 
 SHARE = 0.5
-"""Share of a text's words that must be covered."""
+"""Share of a text's words that must be covered for a match."""
 
 SPAN = 300
-"""Characters that are kept of a matching span."""
+"""Characters of a matching span that are recorded."""
 
 _BITS = 22
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A benchmark's text found in a row: the item's number, the share of its words, and the longest matching span."""
+    """A benchmark text found in a row: item number, share of its words covered, and longest matching span."""
 
     benchmark: str
     item: int
@@ -59,13 +58,13 @@ class _Text:
 
 
 class OverlapIndex:
-    """What the benchmarks ask and answer, ready to be looked for.
+    """A search index over the questions and answers of the benchmarks.
 
     Args:
-        questions: the items of each benchmark in order; `texts` of each item are its question and answers.
+        questions: the items of each benchmark, in order. The `texts` of an item are its question and its answers.
     """
 
-    def __init__(self, questions: dict[str, list[dict[str, Any]]]) -> None:
+    def __init__(self, questions: dict[str, list[Question]]) -> None:
         given = [
             (benchmark, number, text)
             for benchmark, items in questions.items()
@@ -94,25 +93,25 @@ class OverlapIndex:
         counts = [len(sequences) for sequences in rolled]
         self._text_of = np.repeat(np.arange(len(rolled)), counts)[order]
         self._place_of = np.concatenate([*map(np.arange, counts), np.empty(0, np.int64)]).astype(np.int64)[order]
-        # Nearly all sequences of a row are in no benchmark: a small table says so of most of them at once.
+        # Almost no sequence of a row is in any benchmark, and a small table rules most of them out quickly.
         self._table = np.zeros(1 << _BITS, bool)
         self._table[self._keys >> np.uint64(64 - _BITS)] = True
 
     @classmethod
-    def read(cls, paths: list[Path]) -> "OverlapIndex":
-        """The index of the benchmarks whose `questions.jsonl` are given; each stands in a folder of its name."""
-        return cls({path.parent.name: read_json_lines(path) for path in paths})
+    def read(cls, paths: dict[str, Path]) -> "OverlapIndex":
+        """Build the index from the question files (JSON lines), given by benchmark name."""
+        return cls({benchmark: read_json_lines(path) for benchmark, path in paths.items()})
 
     def find(self, words: list[list[pa.ListScalar]], hashes: list[Hashes], prompts: list[str]) -> list[list[Hit]]:
-        """What each row holds of the benchmarks.
+        """Find the benchmark texts in each row.
 
         Args:
-            words: the words of each row's turns.
-            hashes: the hashes of all words of each row.
-            prompts: each row's prompt, normalised.
+            words: for each row, the words of its turns.
+            hashes: for each row, the hashes of all its words.
+            prompts: for each row, its normalised prompt.
         """
         found: list[dict[int, set[int]]] = [{} for _ in words]
-        said: dict[int, list[str]] = {}
+        row_words: dict[int, list[str]] = {}
         flat = np.concatenate([*hashes, np.empty(0, np.uint64)])
         ends = np.cumsum([len(row) for row in hashes])
         for size, keys in roll(flat, self._sizes).items():
@@ -122,9 +121,9 @@ class OverlapIndex:
             hits = candidates[first < last]
             for place, row in zip(hits.tolist(), np.searchsorted(ends, hits, side="right").tolist(), strict=True):
                 begin = place - int(ends[row] - len(hashes[row]))
-                if row not in said:
-                    said[row] = [word for turn in words[row] for word in turn.as_py()]
-                self._cover(found[row], said[row][begin : begin + size], int(keys[place]))
+                if row not in row_words:
+                    row_words[row] = [word for turn in words[row] for word in turn.as_py()]
+                self._cover(found[row], row_words[row][begin : begin + size], int(keys[place]))
         asked = pc.binary_join(split_words(prompts), " ").to_pylist() if self._prompts else [""] * len(prompts)
         return [
             self._describe(covered, self._prompts.get(digest(prompt), []))
@@ -132,7 +131,7 @@ class OverlapIndex:
         ]
 
     def _cover(self, covered: dict[int, set[int]], sequence: list[str], key: int) -> None:
-        """Mark the words of each text that this sequence is part of. The words decide, since hashes may collide."""
+        """Mark this sequence as covered in each text that contains it. Words are compared, since hashes may collide."""
         first, last = (
             np.searchsorted(self._keys, np.uint64(key), "left"),
             np.searchsorted(self._keys, np.uint64(key), "right"),
@@ -145,9 +144,9 @@ class OverlapIndex:
                 covered.setdefault(number, set()).update(range(place, place + len(sequence)))
 
     def _describe(self, covered: dict[int, set[int]], asked: list[tuple[str, int]]) -> list[Hit]:
-        """The items that are held, each with the text of it that is covered most, worst first."""
+        """The items that the row contains, each with its most covered text, highest share first."""
         best: dict[tuple[str, int], Hit] = {
-            (benchmark, item): Hit(benchmark, item, 1.0, "(the whole prompt)") for benchmark, item in asked
+            (benchmark, item): Hit(benchmark, item, 1.0, "(the complete prompt)") for benchmark, item in asked
         }
         for number, places in covered.items():
             text = self._texts[number]
@@ -160,7 +159,7 @@ class OverlapIndex:
 
 
 def _longest_run(words: list[str], places: set[int]) -> str:
-    """The longest piece of neighbouring covered words."""
+    """The longest span of adjacent covered words."""
     runs: list[list[int]] = []
     for place in sorted(places):
         if runs and runs[-1][-1] == place - 1:

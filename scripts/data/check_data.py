@@ -1,13 +1,11 @@
-"""Show what data sets are, what is wrong with them, and three rows as the model will see them.
+"""Show the origin of each data set, its malformed rows, and three rows as the model will see them.
 
-The trained span, which the loss is taken over, stands between ⟦ and ⟧.
+⟦ and ⟧ enclose the tokens that contribute to the loss.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +15,34 @@ import pyarrow.parquet as pq
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json
 from scripts.common.manifest import find_model
-from scripts.data.schemas import SCHEMAS, Row, Turns, sides
+from scripts.common.records import SourceManifest
+from scripts.data.schemas import SCHEMAS, Row, sides
+from scripts.data.trained_spans import mark_trained
 
 EXAMPLES = 3
-LONGEST = 1_500
-"""Characters of one conversation that are shown."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="manifest of the base model, whose template is used")
-    parser.add_argument("--rows", type=Path, nargs="*", default=[], help="data sets as brought in, Parquet")
-    parser.add_argument("--forms", nargs="*", default=[], choices=list(SCHEMAS), help="kind of rows of each")
+    parser.add_argument("--model", type=Path, required=True, help="manifest of the base model, for its chat template")
+    parser.add_argument("--rows", type=Path, nargs="*", default=[], help="downloaded rows of each data set, Parquet")
+    parser.add_argument("--manifests", type=Path, nargs="*", default=[], help="manifest of each data set")
+    parser.add_argument("--row-types", nargs="*", default=[], choices=list(SCHEMAS), help="row type of each data set")
     options = parser.parse_args()
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(find_model(options.model))
     if not options.rows:
-        say("check_data: no data set to check; those that a model samples are made during the run")
-    for path, form in zip(options.rows, options.forms, strict=True):
-        facts = read_json(path.with_suffix(".json"))["facts"]
-        for line in describe(path, form, facts, tokenizer):
+        say("check_data: no data set to check; sampled data sets are only made during the run")
+    for path, manifest, row_type in zip(options.rows, options.manifests, options.row_types, strict=True):
+        for line in describe(path, row_type, read_json(manifest), tokenizer):
             say(line)
 
 
-def describe(path: Path, form: str, facts: dict[str, Any], tokenizer: Any) -> Iterator[str]:
-    """The lines to say about one data set."""
-    name = path.parent.name
-    yield f"== {name}: {facts['rows']:,} {form} rows from {facts['origin']}"
+def describe(path: Path, row_type: str, manifest: SourceManifest, tokenizer: Any) -> Iterator[str]:
+    """The lines to print about one data set."""
+    name, facts = manifest["name"], manifest["facts"]
+    yield f"== {name}: {facts['rows']:,} {row_type} rows from {facts['origin']}"
     yield f"   revision {facts.get('revision') or 'none'}, licence {facts.get('licence') or 'not stated'}"
     problems = pq.read_table(path, columns=["source_index", "problem"])
     bad = problems.filter(pc.is_valid(problems["problem"]))
@@ -56,39 +52,18 @@ def describe(path: Path, form: str, facts: dict[str, Any], tokenizer: Any) -> It
         kinds[line["problem"]] += 1
         if len(kinds) <= EXAMPLES and kinds[line["problem"]] == 1:
             yield f"   row {line['source_index']}: {line['problem']}"
-    for row in read_whole(path, EXAMPLES):
+    for row in read_first_rows(path, EXAMPLES):
         for number, turns in enumerate(sides(row)):
-            side = ("chosen", "rejected")[number] if form == "preference" else "as the model sees it"
+            side = ("chosen", "rejected")[number] if row_type == "preference" else "as the model sees it"
             yield f"-- {name}, row {row['source_index']}, {side}:"
-            yield mark_trained(tokenizer, turns, last_only=form in ("preference", "kto"))
+            yield mark_trained(tokenizer, turns, last_only=row_type in ("preference", "kto"))
 
 
-def read_whole(path: Path, most: int) -> list[Row]:
-    """The first rows that could be read."""
+def read_first_rows(path: Path, most: int) -> list[Row]:
+    """The first well-formed rows."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
         rows = (row for batch in file.iter_batches(100) for row in batch.to_pylist() if row["problem"] is None)
         return [{name: value for name, value in row.items() if value is not None} for row in islice(rows, most)]
-
-
-def mark_trained(tokenizer: Any, turns: Turns, last_only: bool = False) -> str:
-    """The templated conversation, with ⟦ ⟧ around the tokens that the assistant's turns are learnt by.
-
-    With `last_only` those are the last turn's, as where answers to one prompt are compared.
-    """
-    encoded = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    tokens = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
-    spans = [(bool(mask), [token for token, _ in span]) for mask, span in groupby(tokens, key=itemgetter(1))]
-    learnt = [place for place, (trained, _) in enumerate(spans) if trained]
-    marked = learnt[-1:] if last_only else learnt
-    pieces = [visible(tokenizer.decode(span)) for _, span in spans]
-    text = "".join(f"⟦{piece}⟧" if place in marked else piece for place, piece in enumerate(pieces)).rstrip("\n")
-    # The end has the answer.
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-
-
-def visible(text: str) -> str:
-    """Control characters, with which a text could act on the terminal, as Python writes them."""
-    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 if __name__ == "__main__":

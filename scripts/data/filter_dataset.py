@@ -1,8 +1,8 @@
-"""Decide which rows a data set keeps, split them, and account for every one.
+"""Decide which rows of a data set to keep, split them, and account for every row.
 
-`inspect_rows` has judged each row by itself; here the steps that concern several rows follow, in the documented order.
-What goes is kept in the rejected file with its step and reason, and the funnel counts it, so that
-read = training + validation + test + rejected, always.
+`inspect_rows` has judged each row on its own. The steps that compare rows follow here, in the documented order. Each
+removed row is written to the rejected file with the step and the reason, and the funnel counts it, so that always
+read = training + validation + test + rejected.
 """
 
 import json
@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,45 +20,46 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from scripts.common.config import Dataset, Filters, MixtureDataset, RowType, Sample
 from scripts.common.console import make_parser, run_script, say
-from scripts.common.data_config import Dataset, Filters, Form, MixtureDataset, Sample
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, write_json, written_whole
-from scripts.common.manifest import write_manifest
+from scripts.common.manifest import describe
+from scripts.common.paths import SPLITS
+from scripts.common.records import Funnel as FunnelRecord
 from scripts.data.benchmark_overlap import OverlapIndex
 from scripts.data.filters import Tools, row_filters
 from scripts.data.funnel import Funnel, Indices, Inspected, first_of_each, shuffle
 from scripts.data.inspect_rows import BATCH, PERMUTATIONS
 from scripts.data.near_duplicates import find_near_duplicates
-from scripts.data.schemas import SCHEMAS
-from scripts.data.summarise_rows import summarise_rows
+from scripts.data.row_summary import summarise_rows
+from scripts.data.schemas import SCHEMAS, Row
 from scripts.data.token_counter import TokenCounter
 
-SPLITS = ("train", "validation", "test")
-
 SHOWN = 3
-"""Problems that are named when too many rows are malformed."""
+"""Problems that are listed if too many rows are malformed."""
 
 ROWS_WRITTEN = 10_000
-"""Rows of one row group of what is written."""
+"""Rows in each row group of the files written here."""
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--name", required=True, help="name of the data set in the configuration")
-    parser.add_argument("--form", choices=list(SCHEMAS), required=True, help="kind of rows that its stage needs")
+    parser.add_argument("--row-type", choices=list(SCHEMAS), required=True, help="row type of its stage")
     parser.add_argument("--config", required=True, help="the data set's section, as JSON")
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
-    parser.add_argument("--rows", type=Path, required=True, help="rows as brought in, Parquet")
+    parser.add_argument("--rows", type=Path, required=True, help="downloaded or sampled rows, Parquet")
     parser.add_argument("--inspected", type=Path, nargs="+", required=True, help="tables of the shards, in order")
     parser.add_argument("--signatures", type=Path, nargs="+", required=True, help="signatures of the shards, in order")
-    parser.add_argument("--questions", type=Path, nargs="*", default=[], help="questions of the benchmarks, JSON lines")
+    parser.add_argument("--benchmarks", nargs="*", default=[], help="benchmarks that rows were compared with")
+    parser.add_argument("--questions", type=Path, nargs="*", default=[], help="questions of each benchmark, JSON lines")
     for split in SPLITS:
         parser.add_argument(f"--{split}", type=Path, required=True, help=f"{split} rows to write, Parquet")
-    parser.add_argument("--rejected", type=Path, required=True, help="rows that were removed, Parquet")
-    parser.add_argument("--contamination", type=Path, required=True, help="what overlaps a benchmark, Parquet")
-    parser.add_argument("--funnel", type=Path, required=True, help="funnel, JSON")
-    parser.add_argument("--summary", type=Path, required=True, help="counts and histograms for the data card, JSON")
+    parser.add_argument("--rejected", type=Path, required=True, help="removed rows to write, Parquet")
+    parser.add_argument("--contamination", type=Path, required=True, help="overlaps with benchmarks to write, Parquet")
+    parser.add_argument("--funnel", type=Path, required=True, help="funnel to write, JSON")
+    parser.add_argument("--summary", type=Path, required=True, help="summary for the data card to write, JSON")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to write")
     options = parser.parse_args()
     config = TypeAdapter(Dataset).validate_json(options.config)
@@ -68,37 +68,39 @@ def main() -> None:
     inspected = Inspected(options.inspected)
     funnel = Funnel(inspected, read_signatures(options.signatures, inspected.rows))
     check_malformed(funnel, config.max_malformed, where)
-    apply_filters(funnel, options.form, config.filters, options.seed)
+    apply_filters(funnel, options.row_type, config.filters, options.seed)
     draw_mixture(funnel, config, options.seed)
     if config.sample:
         draw_sample(funnel, config.sample, options.seed)
     splits = split_rows(funnel, {"validation": config.validation, "test": config.test}, options.seed)
     check_splits(funnel, splits, config, where)
 
-    sizes = write_rows(options.rows, funnel, splits, {split: getattr(options, split) for split in SPLITS}, options.form)
+    sizes = write_rows(
+        options.rows, funnel, splits, {split: getattr(options, split) for split in SPLITS}, options.row_type
+    )
     write_rejected(options.rejected, options.rows, funnel)
     write_contamination(options.contamination, funnel)
-    description = describe_funnel(options.name, options.form, funnel, sizes)
+    description = describe_funnel(options.name, options.row_type, funnel, sizes)
     write_json(options.funnel, description)
-    benchmarks = {path.parent.name: path for path in options.questions}
+    benchmarks = dict(zip(options.benchmarks, options.questions, strict=True))
     write_json(options.summary, summarise_rows(options.name, inspected, splits, options.contamination, benchmarks))
     left = ", ".join(f"{size} {split}" for split, size in sizes.items() if size or split == "train")
     say(f"filter_dataset {options.name}: {inspected.rows} read, {left}")
-    write_manifest(
-        options.manifest,
+    manifest = describe(
         artefact="rows",
         name=options.name,
-        config=config.part() | {"seed": options.seed},
+        config=config.as_dict() | {"seed": options.seed},
         inputs={"rows": options.rows}
         | {f"inspected {path.stem}": path for path in options.inspected}
         | {f"questions of {name}": path for name, path in benchmarks.items()},
         facts={f"{split}_rows": sizes[split] for split in SPLITS}
         | {f"{split}_sha256": hash_file(getattr(options, split)) for split in SPLITS},
     )
+    write_json(options.manifest, manifest)
 
 
 def read_signatures(paths: list[Path], rows: int) -> NDArray[np.uint32]:
-    """The signatures of all shards, memory-mapped; (rows, 0) when there are none."""
+    """The signatures of all shards, memory-mapped; shape (rows, 0) if there are none."""
     parts = [path for path in paths if path.stat().st_size]
     if not parts:
         return np.empty((rows, 0), np.uint32)
@@ -114,46 +116,46 @@ def read_signatures(paths: list[Path], rows: int) -> NDArray[np.uint32]:
 
 
 def check_malformed(funnel: Funnel, most: float, where: str) -> None:
-    """Raises UserError when there is no row, or a larger share than `most` cannot be read."""
+    """Raises UserError if there is no row, or if more than the share `most` of the rows is malformed."""
     if not funnel.rows.rows:
-        raise UserError(f"{where}.source: the data set has no row")
+        raise UserError(f"{where}.source: the data set has no rows")
     bad = sum(1 for _ in funnel.rows.malformed())
     if bad > most * funnel.rows.rows:
         first = [f"row {row}: {problem}" for row, problem in islice(funnel.rows.malformed(), SHOWN)]
         raise UserError(
             f"{where}: {bad} of {funnel.rows.rows} rows cannot be read, more than {where}.max_malformed "
-            f"({most:g}) allows; mend them or raise it. The first: {'; '.join(first)}"
+            f"({most:g}) allows; fix them or raise it. The first: {'; '.join(first)}"
         )
 
 
-def apply_filters(funnel: Funnel, form: Form, filters: Filters, seed: int) -> None:
-    """The filters in the documented order: those of single rows, as inspected, then those of several rows."""
-    funnel.remove_inspected(["schema", *filter_names(form, filters)])
+def apply_filters(funnel: Funnel, row_type: RowType, filters: Filters, seed: int) -> None:
+    """Apply the filters in the documented order: first the inspected results for single rows, then across rows."""
+    funnel.remove_inspected(["schema", *filter_names(row_type, filters)])
     if filters.duplicates:
         remove_later(funnel, "duplicates", first_of_each(funnel.keys("text_key")))
     if filters.near_duplicates is not None:
         firsts = find_near_duplicates(funnel.signatures, funnel.alive, filters.near_duplicates)
         remove_later(funnel, "near_duplicates", np.searchsorted(funnel.alive, firsts))
-    if form == "kto" and filters.max_label_ratio is not None:
+    if row_type == "kto" and filters.max_label_ratio is not None:
         balance_labels(funnel, filters.max_label_ratio, seed)
 
 
-def filter_names(form: Form, filters: Filters) -> Iterator[str]:
-    """The filters of single rows that are on, in their order."""
+def filter_names(row_type: RowType, filters: Filters) -> Iterator[str]:
+    """Names of the enabled filters of single rows, in order."""
     nothing = Tools(TokenCounter(Path()), OverlapIndex({}))
-    return (name for name, _ in row_filters(form, filters, nothing))
+    return (name for name, _ in row_filters(row_type, filters, nothing))
 
 
 def remove_later(funnel: Funnel, step: str, first: Indices) -> None:
-    """Remove each of the rows left that another one stands for; `first` says which, as places among the rows left."""
+    """Remove each remaining row that has an earlier duplicate. `first` has the place of the first one, or its own."""
     later = np.flatnonzero(first != np.arange(len(first)))
     gone, kept = funnel.alive[later], funnel.alive[first[later]]
-    name = "the same text as" if step == "duplicates" else "nearly the text of"
+    name = "the same text as" if step == "duplicates" else "nearly the same text as"
     funnel.remove(step, gone, lambda row: f"{name} row {kept[np.searchsorted(gone, row)]}")
 
 
 def balance_labels(funnel: Funnel, ratio: float, seed: int) -> None:
-    """Draw out rows of the more frequent KTO label until there are at most `ratio` for one of the other."""
+    """Remove random rows of the more frequent KTO label, until there are at most `ratio` for each row of the other."""
     labels = funnel.column("label").to_numpy().astype(bool)
     more = bool(labels.sum() * 2 > len(labels))
     of_more, others = np.flatnonzero(labels == more), int((labels != more).sum())
@@ -164,7 +166,7 @@ def balance_labels(funnel: Funnel, ratio: float, seed: int) -> None:
 
 
 def draw_mixture(funnel: Funnel, config: Dataset, seed: int) -> None:
-    """What each part of a mixture may contribute, drawn at random."""
+    """Keep the share of each part of a mixture, drawn at random."""
     if not isinstance(config.source, MixtureDataset):
         return
     parts = config.source.parts
@@ -179,14 +181,14 @@ def draw_mixture(funnel: Funnel, config: Dataset, seed: int) -> None:
     kept = np.zeros(len(codes), bool)
     for name, share in shares.items():
         if share > len(places[name]):
-            say(f"filter_dataset: part {name} has {len(places[name])} rows left, fewer than the {share} asked for")
+            say(f"filter_dataset: part {name} has {len(places[name])} rows left, fewer than the {share} requested")
         kept[places[name][shuffle(len(places[name]), f"mixture {name} {seed}")[:share]]] = True
     gone, part_of = funnel.alive[~kept], codes[~kept]
     funnel.remove("mixture", gone, lambda row: f"not drawn from part {names[part_of[np.searchsorted(gone, row)]]}")
 
 
 def draw_sample(funnel: Funnel, sample: Sample, seed: int) -> None:
-    """The rows that the sample takes, in their old order; all when there are not more than it asks for."""
+    """Keep a sample of the rows in their order, or all of them if the sample is not smaller."""
     groups = {"": np.arange(len(funnel.alive))}
     if sample.balance:
         codes, values = funnel.codes("balance")
@@ -201,7 +203,7 @@ def draw_sample(funnel: Funnel, sample: Sample, seed: int) -> None:
 
 
 def choose(funnel: Funnel, places: Indices, size: int, sample: Sample, seed: str) -> Indices:
-    """Which `size` of these places the method takes."""
+    """The `size` of these places that the sampling method selects."""
     match sample.method:
         case "first":
             return np.arange(size)
@@ -213,7 +215,7 @@ def choose(funnel: Funnel, places: Indices, size: int, sample: Sample, seed: str
 
 
 def fill_shares(sizes: dict[str, int], total: int) -> dict[str, int]:
-    """Equal shares of `total` as far as the groups go: what a small group cannot give, the others share.
+    """Equal shares of `total`. What a small group cannot supply, the others share.
 
     >>> fill_shares({"a": 2, "b": 10, "c": 10}, 12)
     {'a': 2, 'b': 5, 'c': 5}
@@ -228,9 +230,9 @@ def fill_shares(sizes: dict[str, int], total: int) -> dict[str, int]:
 
 
 def split_rows(funnel: Funnel, held_out: dict[str, int], seed: int) -> dict[str, Indices]:
-    """The rows of each split; rows with the same normalised prompt stand in the same one.
+    """The rows of each split. Rows with the same normalised prompt are in the same split.
 
-    At most as many rows as asked for are held out: a prompt whose rows would go beyond stays with the training rows.
+    At most the requested rows are held out. A prompt with more rows than still fit stays in the training split.
     """
     prompts = funnel.keys("prompt_key")
     sizes = np.bincount(prompts) if len(prompts) else np.empty(0, np.int64)
@@ -249,7 +251,7 @@ def split_rows(funnel: Funnel, held_out: dict[str, int], seed: int) -> dict[str,
 
 
 def check_splits(funnel: Funnel, splits: dict[str, Indices], config: Dataset, where: str) -> None:
-    """Raises UserError when nothing is left to train on, or nothing could be held out."""
+    """Raises UserError if no training row is left, or if a requested split is empty."""
     if not len(splits["train"]):
         worst = max(funnel.steps, key=lambda step: int(step["removed"]))
         held_out = len(splits["validation"]) + len(splits["test"])
@@ -260,23 +262,23 @@ def check_splits(funnel: Funnel, splits: dict[str, Indices], config: Dataset, wh
     for split, wanted in (("validation", config.validation), ("test", config.test)):
         if wanted and not len(splits[split]):
             raise UserError(
-                f"{where}.{split}: every prompt has more than {wanted} rows, so none can be held out whole; raise it"
+                f"{where}.{split}: every prompt has more than {wanted} rows, and they must stay together; raise it"
             )
 
 
-def describe_funnel(name: str, form: Form, funnel: Funnel, sizes: dict[str, int]) -> dict[str, Any]:
-    """The funnel as JSON: each step with the rows that it removed and left."""
+def describe_funnel(name: str, row_type: RowType, funnel: Funnel, sizes: dict[str, int]) -> FunnelRecord:
+    """The record of the funnel: the rows that each step removed and kept."""
     removed = sum(step["removed"] for step in funnel.steps)
     if funnel.rows.rows - removed != sum(sizes.values()):
         raise AssertionError(f"the funnel of {name} does not add up: {funnel.steps}, {sizes}")
-    return {"dataset": name, "form": form, "steps": funnel.steps, "splits": sizes}
+    return {"dataset": name, "row_type": row_type, "steps": funnel.steps, "splits": sizes}
 
 
 # --- writing ------------------------------------------------------------------------------------
 
 
 class RowWriter:
-    """Writes tables into one Parquet file in row groups of even size, whatever the sizes of the tables."""
+    """Writes tables to one Parquet file in row groups of equal size, independent of the sizes of the tables."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.writer = pq.ParquetWriter(path, schema, compression="zstd")
@@ -297,13 +299,13 @@ class RowWriter:
 
 
 def write_rows(
-    source: Path, funnel: Funnel, splits: dict[str, Indices], paths: dict[str, Path], form: Form
+    source: Path, funnel: Funnel, splits: dict[str, Indices], paths: dict[str, Path], row_type: RowType
 ) -> dict[str, int]:
-    """Copy each split's rows out of the source, a batch at a time; gives the number of rows of each."""
+    """Copy the rows of each split from the source, one batch at a time. Returns the number of rows of each split."""
     split_of = np.full(funnel.rows.rows, -1, np.int8)
     for number, split in enumerate(paths):
         split_of[splits[split]] = number
-    schema = SCHEMAS[form]
+    schema = SCHEMAS[row_type]
     with ExitStack() as stack:
         writers = [RowWriter(stack.enter_context(written_whole(path)), schema) for path in paths.values()]
         for batch, start in read_batches(source, schema.names):
@@ -317,7 +319,7 @@ def write_rows(
 
 
 def read_batches(source: Path, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """The rows of a source a batch at a time, and the number of the first of them."""
+    """Batches of a source's rows, each with the number of its first row."""
     start = 0
     with pq.ParquetFile(source, pre_buffer=False) as file:
         for batch in file.iter_batches(BATCH, columns=columns):
@@ -331,7 +333,7 @@ REJECTED = pa.schema(
 
 
 def write_rejected(path: Path, source: Path, funnel: Funnel) -> None:
-    """Every removed row with its number in the source, the step that removed it, why, and what it said, as JSON."""
+    """Write every removed row: its number in the source, the step, the reason, and the row itself as JSON."""
     names = [step["step"] for step in funnel.steps]
     columns = pq.read_schema(source).names
     with written_whole(path) as temporary:
@@ -354,8 +356,8 @@ def write_rejected(path: Path, source: Path, funnel: Funnel) -> None:
         writer.close()
 
 
-def to_json(row: dict[str, Any]) -> str:
-    """The row as JSON, without what it does not have."""
+def to_json(row: Row) -> str:
+    """The row as JSON, without null values."""
     return json.dumps({name: value for name, value in row.items() if value is not None}, ensure_ascii=False)
 
 
@@ -368,7 +370,7 @@ CONTAMINATION = pa.schema(
 
 
 def write_contamination(path: Path, funnel: Funnel) -> None:
-    """One line for each (row, benchmark item) that overlap: the share of the item's words, and the longest span."""
+    """Write one line for each overlap of a row and a benchmark item: the share of its words, and the longest span."""
     with written_whole(path) as temporary:
         writer = RowWriter(temporary, CONTAMINATION)
         for _, batch in funnel.rows.batches("source_index", "step", "hits"):

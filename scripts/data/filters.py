@@ -1,4 +1,4 @@
-"""The filters that judge each row by itself. A judge says of every row why it must go, or None when it may stay."""
+"""The filters of single rows. A judge returns for each row why to remove it, or None to keep it."""
 
 import copy
 import re
@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scripts.common.data_config import Filters, Form
+from scripts.common.config import Filters, RowType
 from scripts.common.errors import UserError, nearest
+from scripts.common.records import Turns
 from scripts.common.user_function import load_function
 from scripts.data.benchmark_overlap import Hit, OverlapIndex
-from scripts.data.schemas import Row, Turns, answers, sides
+from scripts.data.schemas import Row, answers, sides
 from scripts.data.texts import Hashes, digest, hash_words, normalise, roll, split_words
 from scripts.data.token_counter import TokenCounter
 
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 REPEATED_WORDS = 5
-"""Words of the sequences whose repetition is counted."""
+"""Words in the sequences whose repetition is counted."""
 
 LANGUAGE_TEXT = 250
-"""Characters that the language is found by."""
+"""Characters that the language is detected from."""
 
 _CANNOT = r"i(?: can(?:no|')t| won't|(?: am|'m) (?:not able|unable))"
 
@@ -37,20 +38,20 @@ REFUSALS = (
     rf"\A\W*{_CANNOT} (?:to )?(?:assist|help|provide|fulfil|comply|answer|write)\b",
     r"\A\W*(?:很抱歉|抱歉|对不起)[,，]?我(?:无法|不能)",
 )
-"""Phrases of a model that refuses or speaks of itself; case does not matter."""
+"""Phrases of a model that refuses or talks about itself, matched without case."""
 
 
 @dataclass(eq=False)
 class Candidate:
-    """A row on its way through the filters, with what is known of it so far."""
+    """A row that passes through the filters, with what is known about it so far."""
 
     row: Row
     normal: list[str] = field(default_factory=list)
-    """Its turns, normalised: of a pair, those of the prompt and both answers."""
+    """Its normalised turns; for a pair, those of the prompt and of both answers."""
     words: list[pa.ListScalar] = field(default_factory=list)
-    """Of each turn; left in Arrow, since those of few rows are looked at."""
+    """The words of each turn. They stay in Arrow, since only a few rows need them in Python."""
     hashes: list[Hashes] = field(default_factory=list)
-    """Of the words of each turn."""
+    """Hashes of the words of each turn."""
     tokens: int | None = None
     language: str | None = None
     hits: list[Hit] = field(default_factory=list)
@@ -64,8 +65,8 @@ class Tools:
     """What filters need besides the row.
 
     Args:
-        counter: counts the tokens of templated conversations.
-        index: what the benchmarks ask and answer.
+        counter: counts the tokens of conversations with the chat template applied.
+        index: search index of the benchmarks' questions and answers.
         taken: digests of the prompts of the data sets in `not_in`.
     """
 
@@ -74,21 +75,21 @@ class Tools:
     taken: frozenset[bytes] = frozenset()
 
 
-def row_filters(form: Form, filters: Filters, tools: Tools) -> Iterator[tuple[str, Judge]]:
-    """Name and judge of each filter that is on and concerns this form, in the documented order."""
+def row_filters(row_type: RowType, filters: Filters, tools: Tools) -> Iterator[tuple[str, Judge]]:
+    """Name and judge of each enabled filter that applies to this row type, in the documented order."""
     if filters.empty:
-        yield "empty", _each(lambda row: find_emptiness(row, form))
+        yield "empty", _each(lambda row: find_emptiness(row, row_type))
     if filters.roles:
         yield "roles", _each(find_disorder)
     if filters.control_tokens:
         yield "control_tokens", _each(find_control_token)
-    if form == "preference":
+    if row_type == "preference":
         yield from _pair_filters(filters)
-    if filters.refusals and form != "prompt":
+    if filters.refusals and row_type != "prompt":
         yield "refusals", _patterns(REFUSALS)
-    if form != "prompt":
+    if row_type != "prompt":
         yield from ((name, _patterns(patterns)) for name, patterns in filters.patterns.items())
-    if (share := filters.max_repetition) is not None and form != "prompt":
+    if (share := filters.max_repetition) is not None and row_type != "prompt":
         yield "max_repetition", lambda candidates: _judge_repetition(candidates, share)
     if filters.languages:
         yield "languages", lambda candidates: _judge_languages(candidates, filters.languages)
@@ -110,37 +111,37 @@ def _each(find: Callable[[Row], str | None]) -> Judge:
 # --- turns --------------------------------------------------------------------------------------
 
 
-def find_emptiness(row: Row, form: Form) -> str | None:
-    """Every turn must say something, the user must ask, and the right one must have the last word."""
-    last = "user" if form == "prompt" else "assistant"
+def find_emptiness(row: Row, row_type: RowType) -> str | None:
+    """No turn may be empty, the user must have a turn, and the last turn must have the expected role."""
+    last = "user" if row_type == "prompt" else "assistant"
     for turns in sides(row):
         if not all(turn["content"].strip() for turn in turns):
             return "an empty turn"
         if not any(turn["role"] == "user" for turn in turns):
-            return "no turn of the user"
+            return "no user turn"
         if turns[-1]["role"] != last:
-            return f"the last turn is the {turns[-1]['role']}'s, not the {last}'s"
+            return f"the last turn has the role {turns[-1]['role']}, not {last}"
     return None
 
 
 def find_disorder(row: Row) -> str | None:
-    """A system turn first or not at all, then user and assistant in turn, beginning with the user."""
+    """An optional system turn comes first. Then user and assistant alternate, starting with the user."""
     for turns in sides(row):
         roles = [turn["role"] for turn in turns]
         for number, role in enumerate(roles[roles[0] == "system" :]):
             expected = "assistant" if number % 2 else "user"
             if role != expected:
-                return f"turn {number + 1 + (roles[0] == 'system')} is the {role}'s, where the {expected}'s is due"
+                return f"turn {number + 1 + (roles[0] == 'system')} has the role {role}, not {expected}"
     return None
 
 
 def find_control_token(row: Row) -> str | None:
-    """No turn may hold a token of the chat template as text, which the tokenizer would take for the token itself."""
+    """No turn may contain a control token of the chat template as text: it would be tokenised as the token itself."""
     for turns in sides(row):
         for turn in turns:
             for token in CONTROL_TOKENS:
                 if token in turn["content"]:
-                    return f"{token} in the {turn['role']}'s text"
+                    return f"{token} in the text of a {turn['role']} turn"
     return None
 
 
@@ -157,19 +158,19 @@ def _pair_filters(filters: Filters) -> Iterator[tuple[str, Judge]]:
 
 
 def find_equal_answers(row: Row) -> str | None:
-    """The answers must differ by more than the white space around them."""
+    """The answers must differ in more than surrounding white space."""
     chosen, rejected = answers(row)
     return "the two answers are the same" if chosen.strip() == rejected.strip() else None
 
 
 def score_margin(row: Row) -> float | None:
-    """How much better the chosen answer was scored; None without both scores."""
+    """Score of the chosen answer minus score of the rejected one; None unless both have a score."""
     chosen, rejected = row.get("score_chosen"), row.get("score_rejected")
     return None if chosen is None or rejected is None else float(chosen - rejected)
 
 
 def find_small_margin(row: Row, margin: float) -> str | None:
-    """The chosen answer must have been scored better by at least `margin`."""
+    """The chosen answer must have the higher score, by at least `margin`."""
     found = score_margin(row)
     if found is None:
         return "no scores"
@@ -177,7 +178,7 @@ def find_small_margin(row: Row, margin: float) -> str | None:
 
 
 def find_length_ratio(row: Row, most: float) -> str | None:
-    """The longer answer may have at most `most` characters for one of the shorter."""
+    """The longer answer may have at most `most` times the characters of the shorter."""
     shorter, longer = sorted(len(text.strip()) for text in answers(row))
     if longer > most * shorter:
         return f"{longer} and {shorter} characters"
@@ -188,7 +189,7 @@ def find_length_ratio(row: Row, most: float) -> str | None:
 
 
 def _patterns(patterns: tuple[str, ...] | list[str]) -> Judge:
-    """Rows in whose answer, the preferred one of a pair, no pattern is found; case does not matter."""
+    """No pattern may match the answer (of a pair, the chosen answer). Case is ignored."""
     compiled = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
 
     def judge(candidates: list[Candidate]) -> list[str | None]:
@@ -200,7 +201,7 @@ def _patterns(patterns: tuple[str, ...] | list[str]) -> Judge:
 
 
 def _judge_repetition(candidates: list[Candidate], most: float) -> list[str | None]:
-    """At most this share of an answer's sequences of words may stand in it more than once."""
+    """At most this share of an answer's word sequences may occur more than once."""
     read_words(candidates)
     reasons: list[str | None] = []
     for candidate in candidates:
@@ -226,7 +227,7 @@ def _judge_languages(candidates: list[Candidate], keep: list[str]) -> list[str |
 
 
 def find_languages(candidates: list[Candidate]) -> None:
-    """Set the likeliest language of each row, as a two-letter code, by the beginning of what its turns say."""
+    """Detect the most likely language of each row, as a two-letter code, from the beginning of its text."""
     identifier = _identifier()
     for candidate in candidates:
         if candidate.language is None:
@@ -270,7 +271,7 @@ def _token_filters(filters: Filters, tools: Tools) -> Iterator[tuple[str, Judge]
 def _judge_tokens(
     doubtful: list[bool], candidates: list[Candidate], tools: Tools, out: Callable[[int], bool]
 ) -> list[str | None]:
-    """Count only rows in doubt: most are far from the bound, and counting is the slowest step of all."""
+    """Count only rows near the bound: most are far from it, and counting is the slowest step of all."""
     count_tokens([c for c, doubt in zip(candidates, doubtful, strict=True) if doubt], tools.counter)
     return [
         f"{c.tokens} tokens" if doubt and c.tokens is not None and out(c.tokens) else None
@@ -279,7 +280,7 @@ def _judge_tokens(
 
 
 def count_tokens(candidates: list[Candidate], counter: TokenCounter) -> None:
-    """Set the tokens of each templated row, those of the longer side of a pair, unless they are known."""
+    """Count the tokens of each row with its chat template (of a pair, the longer side), unless they are known."""
     new = [candidate for candidate in candidates if candidate.tokens is None]
     conversations = [(candidate, turns) for candidate in new for turns in sides(candidate.row)]
     counted = counter.count([turns for _, turns in conversations])
@@ -287,16 +288,16 @@ def count_tokens(candidates: list[Candidate], counter: TokenCounter) -> None:
         candidate.tokens = max(candidate.tokens or 0, tokens)
 
 
-def _surely(tells: Callable[[Turns, int], bool], candidate: Candidate, bound: int) -> bool:
-    """Whether the bound surely holds for all sides of a row."""
-    return candidate.tokens is None and all(tells(turns, bound) for turns in sides(candidate.row))
+def _surely(is_sure: Callable[[Turns, int], bool], candidate: Candidate, bound: int) -> bool:
+    """Whether all sides of a row are certain to keep the bound, without counting."""
+    return candidate.tokens is None and all(is_sure(turns, bound) for turns in sides(candidate.row))
 
 
 # --- overlap ------------------------------------------------------------------------------------
 
 
 def read_words(candidates: list[Candidate]) -> None:
-    """Set the words of each turn and their hashes, unless they are known."""
+    """Split the turns into words and hash them, unless that is done."""
     new = [candidate for candidate in candidates if not candidate.words]
     normalise_turns(new)
     words = split_words([turn for candidate in new for turn in candidate.normal])
@@ -304,12 +305,12 @@ def read_words(candidates: list[Candidate]) -> None:
     turns = zip(words, np.split(hashes, offsets[1:-1]), strict=True) if len(words) else iter(())
     for candidate in new:
         own = [next(turns) for _ in candidate.normal]
-        candidate.words = [said for said, _ in own]
-        candidate.hashes = [hashed for _, hashed in own]
+        candidate.words = [words for words, _ in own]
+        candidate.hashes = [hashes for _, hashes in own]
 
 
 def normalise_turns(candidates: list[Candidate]) -> None:
-    """Set the normalised turns of each row, unless they are known."""
+    """Normalise the turns of each row, unless that is done."""
     new = [candidate for candidate in candidates if not candidate.normal]
     turns = [all_turns(candidate.row) for candidate in new]
     normal = iter(normalise([turn["content"] for row in turns for turn in row]))
@@ -318,30 +319,30 @@ def normalise_turns(candidates: list[Candidate]) -> None:
 
 
 def all_turns(row: Row) -> list[dict[str, str]]:
-    """Every turn of a row once."""
+    """All turns of a row, without repeating the prompt of a pair."""
     first, *others = sides(row)
     return first + [turn for turns in others for turn in turns[len(row["prompt"]) :]]
 
 
 def prompt_key(candidate: Candidate) -> bytes:
-    """Stands for the row's prompt."""
+    """A digest of the row's prompt."""
     return digest(normal_prompt(candidate))
 
 
 def normal_prompt(candidate: Candidate) -> str:
-    """What the user says, normalised, a line a turn."""
+    """The normalised user turns, one line each."""
     turns = zip(all_turns(candidate.row), candidate.normal, strict=True)
     return "\n".join(normal for turn, normal in turns if turn["role"] == "user")
 
 
 def text_key(candidate: Candidate) -> bytes:
-    """Stands for all that the row says, normalised."""
+    """A digest of all normalised turns of the row."""
     return digest("\x1f".join(candidate.normal))
 
 
 def _judge_prompts(candidates: list[Candidate], taken: frozenset[bytes]) -> list[str | None]:
     normalise_turns(candidates)
-    return ["the prompt is taken" if prompt_key(candidate) in taken else None for candidate in candidates]
+    return ["another data set has the prompt" if prompt_key(candidate) in taken else None for candidate in candidates]
 
 
 def _judge_overlap(candidates: list[Candidate], index: OverlapIndex, remove: bool) -> list[str | None]:
@@ -353,11 +354,11 @@ def _judge_overlap(candidates: list[Candidate], index: OverlapIndex, remove: boo
     return [f"{found[0].benchmark}, item {found[0].item}" if found and remove else None for found in hits]
 
 
-# --- filters of the user's own ------------------------------------------------------------------
+# --- user functions -----------------------------------------------------------------------------
 
 
 def _own_filter(name: str, path: str) -> Judge:
-    """A function of the user's: True keeps a row; False, or a reason, removes it."""
+    """A user function: True keeps a row; False, or a reason as text, removes it."""
     function = load_function(path, f"filters.functions.{name}")
 
     def find(row: Row) -> str | None:
@@ -368,11 +369,11 @@ def _own_filter(name: str, path: str) -> Judge:
                 f"filters.functions.{name}: {path} failed on row {row['source_index']}: {type(error).__name__}: {error}"
             ) from error
         if isinstance(kept, bool | np.bool_):
-            return None if kept else f"{name} said no"
+            return None if kept else f"{name} returned False"
         if isinstance(kept, str):
             return kept
         raise UserError(
-            f"filters.functions.{name}: {path} gave {type(kept).__name__}; True, False or a reason as text is needed"
+            f"filters.functions.{name}: {path} returned {type(kept).__name__}; return True, False or a reason as text"
         )
 
     return _each(find)

@@ -1,4 +1,4 @@
-"""What the Hugging Face cache has of a model: all that a run takes of it, or nothing."""
+"""Complete snapshots of models in the Hugging Face cache."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from scripts.common.files import read_json
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json")
-"""A tokenizer has one of these."""
+"""Files of which every tokenizer has at least one."""
 
 
 def find_whole_snapshot(source: HubModel) -> Path | None:
-    """The cache's folder of a model, when all of it is there: it may hold the config alone, or a broken download."""
+    """The folder of a model in the cache, if it is complete. It may have only the config, or an aborted download."""
     patterns = [*WEIGHTS, *TOKENIZER]
     try:
         folder = snapshot_download(
@@ -27,7 +27,7 @@ def find_whole_snapshot(source: HubModel) -> Path | None:
 
 
 def is_whole(folder: Path) -> bool:
-    """A model folder has its config, a tokenizer, and every shard of its weights."""
+    """Whether a model folder has its config, a tokenizer, and every shard of its weights."""
     shards = {
         shard for index in folder.glob("*.safetensors.index.json") for shard in read_json(index)["weight_map"].values()
     }

@@ -1,12 +1,10 @@
-"""Look at every row of a shard once: which filter removes it, and all that the decisions between rows need.
+"""Inspect every row of a shard once: find the filter that removes it, and compute what later steps compare.
 
-Batches go through the filters one after another, so memory does not grow with the rows. What concerns several rows at
-once (duplicates, samples, splits) is decided by `filter_dataset`, from the tables of all shards: the result is the same
-however many there are.
+Rows pass through the filters in batches, so memory does not grow with the data set. `filter_dataset` decides about
+duplicates, samples and splits from the tables of all shards, so the result does not depend on the number of shards.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from rensa import RMinHash
 
+from scripts.common.config import Filters, RowType
 from scripts.common.console import Progress, make_parser, run_script, say
-from scripts.common.data_config import Filters, Form
 from scripts.common.files import written_whole
 from scripts.data.benchmark_overlap import OverlapIndex
 from scripts.data.filters import (
@@ -37,22 +35,22 @@ from scripts.data.texts import roll
 from scripts.data.token_counter import TokenCounter
 
 BATCH = 1_000
-"""Rows that are in memory at once."""
+"""Rows held in memory at once."""
 
 SHINGLE = 5
-"""Words of the sequences whose sets near duplicates share."""
+"""Words in the sequences whose sets are compared to find near duplicates."""
 
 PERMUTATIONS = 128
 """Length of a MinHash signature."""
 
 LANGUAGE_SAMPLE = 2_000
-"""Rows whose language is found when no filter asks for it, spread evenly over the data set."""
+"""Rows whose language is detected even if no filter needs it, spread evenly over the data set."""
 
 TOKEN_SAMPLE = 20_000
-"""Rows whose tokens are counted in any case, spread evenly over the data set: the data card tells lengths by them."""
+"""Rows whose tokens are always counted, spread evenly over the data set. The data card shows their lengths."""
 
 NO_WORD = np.uint64(xxhash.xxh3_64_intdigest(b""))
-"""Stands for the one empty word of a text without words."""
+"""Hash of the single empty word of a text without words."""
 
 KEY = pa.binary(16)
 
@@ -79,29 +77,31 @@ INSPECTED = pa.schema(
         ),
     ]
 )
-"""One line a row: the `step` that removes it and the `reason`, or what the later steps decide by."""
+"""One line per row: the `step` that removes it and the `reason`, or the values that later steps use."""
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--name", required=True, help="name of the data set in the configuration")
-    parser.add_argument("--form", choices=list(SCHEMAS), required=True, help="kind of rows")
+    parser.add_argument("--row-type", choices=list(SCHEMAS), required=True, help="row type")
     parser.add_argument("--config", required=True, help="section `filters` of the data set, as JSON")
     parser.add_argument("--shard", type=int, required=True, help="number of this shard, from 0")
     parser.add_argument("--shards", type=int, required=True, help="number of shards")
-    parser.add_argument("--rows", type=Path, required=True, help="rows as brought in, Parquet")
-    parser.add_argument("--model", type=Path, required=True, help="manifest of the base model, whose tokenizer counts")
-    parser.add_argument("--questions", type=Path, nargs="*", default=[], help="questions of the benchmarks, JSON lines")
+    parser.add_argument("--rows", type=Path, required=True, help="downloaded or sampled rows, Parquet")
+    parser.add_argument("--model", type=Path, required=True, help="manifest of the base model, for its tokenizer")
+    parser.add_argument("--benchmarks", nargs="*", default=[], help="benchmarks to compare rows with")
+    parser.add_argument("--questions", type=Path, nargs="*", default=[], help="questions of each benchmark, JSON lines")
     parser.add_argument(
         "--others", type=Path, nargs="*", default=[], help="training rows of the data sets in `not_in`, Parquet"
     )
     parser.add_argument("--output", type=Path, required=True, help="table to write, Parquet")
     parser.add_argument(
-        "--signatures", type=Path, required=True, help="signatures to write, 128 numbers of 32 bits a row"
+        "--signatures", type=Path, required=True, help="signatures to write, 128 numbers of 32 bits per row"
     )
     options = parser.parse_args()
     filters = TypeAdapter(Filters).validate_json(options.config)
-    tools = Tools(TokenCounter(options.model), OverlapIndex.read(options.questions), read_prompts(options.others))
+    index = OverlapIndex.read(dict(zip(options.benchmarks, options.questions, strict=True)))
+    tools = Tools(TokenCounter(options.model), index, read_prompts(options.others))
 
     with pq.ParquetFile(options.rows, pre_buffer=False) as source:
         total = source.metadata.num_rows
@@ -116,7 +116,7 @@ def main() -> None:
         ):
             done = 0
             for batch in source.iter_batches(BATCH, row_groups=groups):
-                rows, signed = inspect_batch(batch.to_pylist(), options.form, filters, tools, total)
+                rows, signed = inspect_batch(batch.to_pylist(), options.row_type, filters, tools, total)
                 writer.write_table(pa.Table.from_pylist(rows, schema=INSPECTED))
                 signatures.write(signed.tobytes())
                 done += len(rows)
@@ -125,12 +125,12 @@ def main() -> None:
 
 
 def shard_of(groups: int, shard: int, shards: int) -> list[int]:
-    """The row groups of a shard: neighbours, as evenly spread as they go."""
+    """The row groups of a shard: consecutive ones, of nearly equal number for each shard."""
     return list(range(shard * groups // shards, (shard + 1) * groups // shards))
 
 
 def read_prompts(paths: list[Path]) -> frozenset[bytes]:
-    """Digests of the prompts of other data sets' training rows."""
+    """Digests of the prompts in the training rows of other data sets."""
     keys: set[bytes] = set()
     for path in paths:
         with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -142,25 +142,28 @@ def read_prompts(paths: list[Path]) -> frozenset[bytes]:
 
 
 def inspect_batch(
-    rows: list[Row], form: Form, filters: Filters, tools: Tools, total: int
-) -> tuple[list[dict[str, Any]], NDArray[np.uint32]]:
-    """One line of the table a row, and their signatures: 128 numbers a row, or none when no filter needs them.
+    rows: list[Row], row_type: RowType, filters: Filters, tools: Tools, total: int
+) -> tuple[list[Row], NDArray[np.uint32]]:
+    """Inspect a batch.
 
     Args:
         rows: rows in the source schema.
-        form: their kind.
-        filters: which filters are on.
-        tools: what they need.
-        total: rows of the whole data set.
+        row_type: their type.
+        filters: the section `filters` of the data set.
+        tools: what the filters need.
+        total: number of rows in the complete data set.
+
+    Returns:
+        The lines of the table, and signatures of shape (rows, 128), or (rows, 0) if no filter needs them.
     """
     lines = {row["source_index"]: {name: row.get(name) for name in ("source_index", "part", "balance")} for row in rows}
     alive: list[Candidate] = []
     for row in rows:
         if row["problem"] is None:
-            alive.append(Candidate({name: row[name] for name in SCHEMAS[form].names}))
+            alive.append(Candidate({name: row[name] for name in SCHEMAS[row_type].names}))
         else:
             lines[row["source_index"]] |= {"step": "schema", "reason": row["problem"]}
-    for step, judge in row_filters(form, filters, tools):
+    for step, judge in row_filters(row_type, filters, tools):
         staying = []
         for candidate, reason in zip(alive, judge(alive), strict=True):
             if reason is None:
@@ -188,17 +191,17 @@ def inspect_batch(
 
 
 def is_sampled(row: int, sample: int, total: int) -> bool:
-    """Whether a row is one of at least `sample` ones that are spread evenly; all rows are when there are not more."""
+    """Whether a row belongs to an even sample of at least `sample` rows, or of all rows if there are fewer."""
     return row % spacing(sample, total) == 0
 
 
 def spacing(sample: int, total: int) -> int:
-    """Rows from one of an even sample to the next."""
+    """Distance between the rows of an even sample."""
     return max(1, total // sample)
 
 
-def known_of(candidate: Candidate) -> dict[str, Any]:
-    """What the filters found out on the way."""
+def known_of(candidate: Candidate) -> Row:
+    """The values that the filters have computed."""
     return {
         "tokens": candidate.tokens,
         "language": candidate.language,
@@ -207,7 +210,7 @@ def known_of(candidate: Candidate) -> dict[str, Any]:
 
 
 def sign(candidates: list[Candidate]) -> NDArray[np.uint32]:
-    """MinHash signatures of the sets of 5-word sequences of rows; a shorter row is one sequence."""
+    """MinHash signatures of the sets of 5-word sequences of rows. A shorter row is one sequence."""
     read_words(candidates)
     shingles = [shingle(candidate) for candidate in candidates]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in shingles])]).astype(np.uint64)
@@ -216,7 +219,7 @@ def sign(candidates: list[Candidate]) -> NDArray[np.uint32]:
 
 
 def shingle(candidate: Candidate) -> NDArray[np.uint64]:
-    """Hashes of the 5-word sequences of one row. A row without words, such as one of emoji, is like no other."""
+    """Hashes of the 5-word sequences of one row. Rows without words, such as emoji, only match identical rows."""
     hashes = np.concatenate(candidate.hashes)
     if (hashes == NO_WORD).all():
         return np.frombuffer(text_key(candidate), np.uint64)

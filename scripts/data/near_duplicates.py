@@ -1,9 +1,9 @@
 """Near duplicates by MinHash and locality-sensitive hashing.
 
-Two rows whose sets of 5-word sequences have the Jaccard similarity s agree in each number of their signatures with
-probability s. Signatures are cut into bands: rows that agree in a whole band are candidates, and count as near
-duplicates when the share of all numbers in which they agree reaches the threshold. Rows that are linked that way,
-directly or through others, form a group, of which the first row stays.
+If the sets of 5-word sequences of two rows have the Jaccard similarity s, each number of their signatures agrees with
+probability s. Signatures are divided into bands. Rows that agree in a complete band are candidates, and are near
+duplicates if the share of all numbers that agree reaches the threshold. Rows that are linked in this way, directly or
+through others, form a group, and only the first row of a group is kept.
 
 MinHash: Broder, "On the resemblance and containment of documents", 1997. Bands: Leskovec, Rajaraman and Ullman, "Mining
 of Massive Datasets", chapter 3.
@@ -22,23 +22,23 @@ from scripts.data.funnel import first_of_each
 Signatures = NDArray[np.uint32]
 
 MARGIN = 0.05
-"""How far below the threshold the bands still find half of the pairs or more."""
+"""Distance below the threshold at which the bands still find at least half of the pairs."""
 
 NEIGHBOURS = 32
-"""Rows of a bucket before it that a row is compared with, besides the bucket's first."""
+"""Preceding rows of its bucket that a row is compared with, besides the first row of the bucket."""
 
 PART = 1_000_000
 """Rows whose keys are sorted at once."""
 
 CHUNK = 100_000
-"""Rows or pairs whose signatures are in memory at once."""
+"""Rows or pairs whose signatures are held in memory at once."""
 
 
 def choose_bands(threshold: float, permutations: int) -> int:
-    """Number of bands: the fewest that find half of the pairs a little below the threshold.
+    """The smallest number of bands that finds half of the pairs slightly below the threshold.
 
-    A pair of similarity s shares one of b bands of r numbers with probability 1 - (1 - s^r)^b, which is about one half
-    at s = (1 / b)^(1 / r).
+    Two rows of similarity s share at least one of b bands of r numbers with probability 1 - (1 - s^r)^b, which is about
+    one half at s = (1 / b)^(1 / r).
     """
     bands = 1
     while bands < permutations:
@@ -49,15 +49,15 @@ def choose_bands(threshold: float, permutations: int) -> int:
 
 
 def find_near_duplicates(signatures: Signatures, rows: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
-    """For each of `rows`, the first row of its group: the row itself when it has no earlier near duplicate.
+    """For each of `rows`, the first row of its group: the row itself if it has no earlier near duplicate.
 
     Args:
-        signatures: (all rows, permutations); may be memory-mapped, since it is read a band or a few rows at a time.
+        signatures: shape (all rows, permutations). May be memory-mapped: it is read one band or a few rows at a time.
         rows: the rows to compare, as ascending indices into `signatures`.
-        threshold: smallest similarity, estimated from the signatures.
+        threshold: smallest similarity of near duplicates, as estimated from the signatures.
 
     Returns:
-        (rows,) an index into `signatures` for each.
+        Shape (rows,): indices into `signatures`.
     """
     permutations = signatures.shape[1]
     bands = choose_bands(threshold, permutations)
@@ -78,7 +78,7 @@ def find_near_duplicates(signatures: Signatures, rows: NDArray[np.int64], thresh
 
 
 def _candidates(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Pairs of places (2, n) with the same key: each with the first of that key, and with NEIGHBOURS before it."""
+    """Pairs of places (2, n) with equal keys: each place with the first of its key, and with NEIGHBOURS before it."""
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     same = np.flatnonzero(keys[1:] == keys[:-1]) + 1
@@ -87,7 +87,7 @@ def _candidates(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
     first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
     yield order[np.stack([first[same], same])]
     for distance in range(1, NEIGHBOURS + 1):
-        # A row's distance from the first of its key tells whether there is another one so far before it.
+        # Places of one key are consecutive, so the distance from the first shows how many precede a place.
         same = same[same - first[same] > distance]
         if not len(same):
             return
@@ -95,11 +95,11 @@ def _candidates(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
 
 
 def _link(first: NDArray[np.int64], links: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The first row of each row's group, where groups that are linked become one.
+    """Merge linked groups, and return the first row of each row's group.
 
     Args:
-        first: (rows,) the first row of each row's group so far.
-        links: pairs (2, n) of rows.
+        first: shape (rows,): the first row of each row's group so far.
+        links: pairs of rows, each of shape (2, n).
     """
     later = np.flatnonzero(first != np.arange(len(first)))
     left, right = np.concatenate([np.stack([first[later], later]), *links], axis=1)
@@ -109,7 +109,7 @@ def _link(first: NDArray[np.int64], links: list[NDArray[np.int64]]) -> NDArray[n
 
 
 def _band_keys(signatures: Signatures, rows: NDArray[np.int64], begin: int, width: int) -> NDArray[np.uint64]:
-    """One number for each row's part of a band."""
+    """A hash of each row's numbers in a band."""
     keys = np.zeros(len(rows), np.uint64)
     for start in range(0, len(rows), CHUNK):
         part = signatures[rows[start : start + CHUNK], begin : begin + width].astype(np.uint64)
@@ -121,7 +121,7 @@ def _band_keys(signatures: Signatures, rows: NDArray[np.int64], begin: int, widt
 
 
 def _similar(signatures: Signatures, pairs: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
-    """Whether the signatures of each pair (2, n) agree in a large enough share of their numbers."""
+    """Whether the signatures of each pair (2, n) agree in a share of at least `threshold` of their numbers."""
     similar = np.zeros(pairs.shape[1], bool)
     for start in range(0, pairs.shape[1], CHUNK):
         left, right = pairs[:, start : start + CHUNK]
@@ -131,6 +131,6 @@ def _similar(signatures: Signatures, pairs: NDArray[np.int64], threshold: float)
 
 
 def _release(signatures: Signatures) -> None:
-    """Let go of the pages of a memory-mapped file that were read: they need not be held any more."""
+    """Release the pages of a memory-mapped file that were read."""
     if isinstance(signatures, np.memmap):
         signatures._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""Make preference pairs for a verifiable task: the right answer against the model's own wrong samples.
+"""Make preference pairs for a verifiable task: the right answer against wrong answers of the model itself.
 
-Every question is answered by sampling. Answers that verify as wrong become the rejected side; the data set's own worked
-answer is the chosen side. Questions that were answered right give no pair, and are counted.
+The model samples answers to every question. Each answer that is verified as wrong becomes the rejected side of a pair,
+with the data set's own answer as the chosen side. Right answers give no pair, and are counted.
 """
 
 from pathlib import Path
@@ -13,25 +13,26 @@ import torch
 from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from scripts.common.config import RejectionsDataset
 from scripts.common.console import Progress, make_parser, run_script, say
-from scripts.common.data_config import RejectionsDataset
 from scripts.common.errors import UserError
-from scripts.common.files import hash_file, written_whole
-from scripts.common.manifest import find_model, write_manifest
+from scripts.common.files import hash_file, write_json, written_whole
+from scripts.common.manifest import describe, find_model
+from scripts.common.records import SourceFacts, Turns
 from scripts.common.torch_setup import prepare_torch
-from scripts.common.verify_answer import Verifier, make_verifier
-from scripts.data.schemas import SOURCE_SCHEMAS
+from scripts.common.verifiers import Verifier, make_verifier
+from scripts.data.schemas import SOURCE_SCHEMAS, Row
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--name", required=True, help="name of the data set to make")
+    parser.add_argument("--name", required=True, help="name of the data set to create")
     parser.add_argument("--config", required=True, help="its `source`, as JSON")
     parser.add_argument("--dtype", required=True, help="precision of the weights")
-    parser.add_argument("--seed", type=int, required=True, help="seed of the sampling")
+    parser.add_argument("--seed", type=int, required=True, help="seed for sampling")
     parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
     parser.add_argument("--model", type=Path, required=True, help="manifest of the model that answers")
-    parser.add_argument("--questions", type=Path, nargs="+", required=True, help="rows to ask, Parquet")
+    parser.add_argument("--questions", type=Path, nargs="+", required=True, help="rows with the questions, Parquet")
     parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to write")
     options = parser.parse_args()
@@ -54,29 +55,30 @@ def main() -> None:
         pq.write_table(pa.Table.from_pylist(numbered, schema=SOURCE_SCHEMAS["preference"]), temporary)
     right = len(answers) * source.samples - len(pairs)
     say(f"sample_rejections {options.name}: {len(pairs)} wrong and {right} right answers to {len(rows)} questions")
-    write_manifest(
-        options.manifest,
+    facts: SourceFacts = {
+        "origin": f"wrong answers of {source.model} to {source.dataset}",
+        "questions": len(rows),
+        "answers": len(answers) * source.samples,
+        "right": right,
+        "rows": len(pairs),
+        "malformed": 0,
+        "sha256": hash_file(options.output),
+    }
+    manifest = describe(
         artefact="dataset",
         name=options.name,
-        config=source.part() | {"seed": options.seed},
+        config=source.as_dict() | {"seed": options.seed},
         inputs={"model": options.model} | {f"questions {path.stem}": path for path in options.questions},
-        facts={
-            "origin": f"wrong answers of {source.model} to {source.dataset}",
-            "questions": len(rows),
-            "answers": len(answers) * source.samples,
-            "right": right,
-            "rows": len(pairs),
-            "malformed": 0,
-            "sha256": hash_file(options.output),
-        },
+        facts=facts,
     )
+    write_json(options.manifest, manifest)
 
 
 @torch.inference_mode()
 def sample_answers(
-    model: Any, tokenizer: Any, prompts: list[list[dict[str, str]]], source: RejectionsDataset, name: str
+    model: Any, tokenizer: Any, prompts: list[Turns], source: RejectionsDataset, name: str
 ) -> list[list[str]]:
-    """`source.samples` answers to each prompt, in the order of the prompts."""
+    """Sample `source.samples` answers to each prompt, in the order of the prompts."""
     progress = Progress(f"sample_rejections {name}", len(prompts), "questions")
     answers: list[list[str]] = []
     for start in range(0, len(prompts), source.batch_size):
@@ -98,8 +100,8 @@ def sample_answers(
     return answers
 
 
-def make_pairs(rows: list[dict[str, Any]], answers: list[list[str]], is_right: Verifier) -> list[dict[str, Any]]:
-    """One pair for each answer that verifies as wrong."""
+def make_pairs(rows: list[Row], answers: list[list[str]], is_right: Verifier) -> list[Row]:
+    """One pair for each answer that is verified as wrong."""
     return [
         {
             "prompt": row["messages"][:-1],

@@ -1,4 +1,4 @@
-"""Texts as compared: one normal form, their words, and hashes of them, whole columns at a time."""
+"""Normalise texts for comparison, split them into words, and hash the words, one column at a time."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,14 +12,14 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that multiplying by it loses nothing modulo 2^64."""
 
 _BREAKS = r"[\t-\r\x1c-\x1f\x{85}\x{1680}\x{2028}\x{2029}]"
-"""What NFKC leaves of the white space of all scripts, besides the plain space."""
+"""White space of all scripts that remains after NFKC, except the plain space."""
 
 _OPERATOR = r"[+*/=<>^\-]"
 _CJK = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Khmer}\p{Lao}\p{Myanmar}])"
 
 
 def normalise(texts: list[str]) -> list[str]:
-    """Texts as compared for equality: Unicode form NFKC, lower case, single spaces.
+    """Texts in the form that is compared: Unicode form NFKC, lower case, single spaces.
 
     >>> normalise(["  Two\\n ＷＯＲＤＳ "])
     ['two words']
@@ -30,10 +30,10 @@ def normalise(texts: list[str]) -> list[str]:
 
 
 def split_words(normal: list[str]) -> pa.ListArray:
-    """The words of normalised texts: runs of letters and digits, whatever the punctuation between them.
+    """The words of normalised texts: runs of letters and digits, without punctuation.
 
-    An operator before a number belongs to it, since 4 + 3 and 4 - 3 are different problems. In scripts that are written
-    without spaces each character is a word.
+    An operator before a number is part of its word, since 4 + 3 and 4 - 3 are different problems. In scripts written
+    without spaces, each character is a word.
     """
     texts = pa.array(normal, pa.string())
     texts = pc.replace_substring_regex(texts, rf"({_OPERATOR})\s*(\p{{N}})", r" \1\2")
@@ -45,9 +45,9 @@ def split_words(normal: list[str]) -> pa.ListArray:
 
 
 def hash_words(words: pa.ListArray) -> tuple[Hashes, NDArray[np.int64]]:
-    """A 64-bit hash of every word, and where each text begins in them; one more offset marks the end.
+    """A 64-bit hash of every word, and the offset of each text's first word, followed by the end.
 
-    A text without words gives one empty word.
+    A text without words has one empty word.
     """
     encoded = pc.dictionary_encode(words.flatten())
     known = np.array([xxhash.xxh3_64_intdigest(word.encode()) for word in encoded.dictionary.to_pylist()], np.uint64)
@@ -56,9 +56,9 @@ def hash_words(words: pa.ListArray) -> tuple[Hashes, NDArray[np.int64]]:
 
 
 def roll(hashes: Hashes, sizes: list[int]) -> dict[int, Hashes]:
-    """Hashes of all sequences of `size` words, for each size; entry i stands for the words from i on.
+    """Hashes of all sequences of `size` words, for each size. Entry i is the hash of the `size` words from i on.
 
-    The last `size - 1` entries of an array wrap nothing: it is shorter by them.
+    The array for n words has max(0, n - size + 1) entries.
     """
     rolled: dict[int, Hashes] = {}
     current = hashes.copy()
@@ -74,5 +74,5 @@ def roll(hashes: Hashes, sizes: list[int]) -> dict[int, Hashes]:
 
 
 def digest(text: str) -> bytes:
-    """128 bits that stand for a text."""
+    """A 128-bit hash of a text."""
     return xxhash.xxh3_128_digest(text.encode())

@@ -1,21 +1,21 @@
-"""Count the tokens of conversations as the model will see them, and tell without counting where that is enough."""
+"""Count the tokens of conversations as the model will see them, or decide without counting if bounds hold."""
 
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from scripts.common.manifest import find_model
-from scripts.data.schemas import Turns
+from scripts.common.records import Turns
 
 TURN = len("<|im_start|>assistant\n<|im_end|>\n")
-"""Bytes that the template puts around a turn."""
+"""Bytes that the chat template adds to a turn."""
 
 _SPACES = "ĠĉĊċČčĜĝĞğ"
-"""White space as the vocabulary of a byte-level tokenizer spells it: the bytes that `str.split` takes for it."""
+"""The bytes that `str.split` treats as white space, as a byte-level vocabulary writes them."""
 
 
 class TokenCounter:
-    """Counts with the tokenizer and the chat template of a model, which are loaded on first use: that takes seconds.
+    """Counts with the tokenizer and the chat template of a model. They are loaded on first use, which takes seconds.
 
     Args:
         model: manifest of the model.
@@ -29,21 +29,21 @@ class TokenCounter:
         from transformers import PreTrainedTokenizerFast
 
         tokenizer = PreTrainedTokenizerFast.from_pretrained(find_model(self.model))
-        # Some tokenizers were saved with both, which would hold for all that is encoded here.
+        # Some tokenizers were saved with truncation and padding enabled, which would change the counts.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
         return tokenizer
 
     def count(self, conversations: list[Turns]) -> list[int]:
-        """Number of tokens of each templated conversation."""
+        """Number of tokens of each conversation, with the chat template applied."""
         if not conversations:
             return []
         texts = self.tokenizer.apply_chat_template(conversations, tokenize=False)
-        # The Rust tokenizer takes whole batches on all cores, and makes no Python lists of what is only counted.
+        # The Rust tokenizer encodes batches on all cores, and creates no Python lists of ids.
         return [len(e) for e in self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def has_at_least(self, turns: Turns, tokens: int) -> bool:
-        """True when the conversation surely has so many tokens: it has more words, and no token spans two."""
+        """True if the conversation certainly has this many tokens: it has as many words, and no token spans two."""
         if not self._splits_words or not _is_ascii(turns):
             return False
         words = 0
@@ -52,29 +52,29 @@ class TokenCounter:
         return words >= tokens
 
     def has_at_most(self, turns: Turns, tokens: int) -> bool:
-        """True when the conversation surely has no more tokens: it has fewer bytes, and no token is less than one."""
+        """True if the conversation certainly has no more tokens: it has no more bytes, and each token covers one."""
         if not self._is_byte_level or not _is_ascii(turns):
             return False
         return self._start + sum(len(turn["content"]) + TURN for turn in turns) <= tokens
 
     @cached_property
     def _is_byte_level(self) -> bool:
-        """Whether each token stands for at least one byte of the text; told by the vocabulary, which then has a Ġ."""
+        """Whether each token covers at least one byte of the text. Such a vocabulary contains Ġ."""
         return "Ġ" in self.tokenizer.get_vocab()
 
     @cached_property
     def _splits_words(self) -> bool:
-        """Whether no token of the vocabulary has white space between two other characters."""
+        """Whether no token has white space between other characters."""
         return self._is_byte_level and not any(
             any(space in token.strip(_SPACES) for space in _SPACES) for token in self.tokenizer.get_vocab()
         )
 
     @cached_property
     def _start(self) -> int:
-        """Tokens of a conversation of one letter: what the template puts before every conversation is among them."""
+        """Tokens of a conversation of one letter, including those that the template adds to every conversation."""
         return self.count([[{"role": "user", "content": "x"}]])[0]
 
 
 def _is_ascii(turns: Turns) -> bool:
-    """Normalisation, which could change the number of bytes, leaves ASCII as it is."""
+    """Whether all text is ASCII, whose number of bytes the tokenizer's normalisation does not change."""
     return all(turn["content"].isascii() for turn in turns)

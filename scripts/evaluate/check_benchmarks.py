@@ -1,6 +1,6 @@
-"""Tell of each benchmark whether its jobs would run here without the internet, and if not, what to do.
+"""Check for each benchmark whether its jobs would run here without internet access, and report what is missing.
 
-Started with HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1, as the jobs are, it sees what they will see.
+Like the jobs, it runs with HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1, so it finds what they will find.
 """
 
 import json
@@ -11,7 +11,7 @@ from scripts.common.config import Benchmark
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.environment import require_vllm
 from scripts.common.errors import UserError
-from scripts.data.download_benchmark import bring_questions
+from scripts.evaluate.benchmark_mirror import fetch_questions
 from scripts.evaluate.tasks import check_protocol, enter_mirror, load_tasks
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     for name, section in options.benchmarks.items():
         with TemporaryDirectory() as folder:
             try:
-                questions, facts = bring_questions(name, section, options.tasks, Path(folder))
+                questions, facts = fetch_questions(name, section, options.tasks, Path(folder))
                 benchmark = Benchmark.model_validate(section)
                 with enter_mirror(Path(folder), benchmark.unsafe_code):
                     check_protocol(load_tasks(benchmark.task, options.tasks.resolve()), benchmark, name)

@@ -1,72 +1,96 @@
-"""Compare stages that were trained with several seeds with what they started from, over items and seeds at once."""
+"""Compare stages that were trained with several seeds with their parents and the base, over items and seeds."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+from scripts.common.config import SeedGroup
 from scripts.common.console import make_parser, run_script, say
-from scripts.common.files import read_json, write_json
-from scripts.common.manifest import write_manifest
-from scripts.evaluate.compare_models import Family, Values, conclude, paired_test, read_items, require_same
+from scripts.common.files import write_json
+from scripts.common.manifest import describe
+from scripts.common.records import SeedComparison, SeedDifference
+from scripts.evaluate.paired_scores import ItemScores, read_scores, require_same
+from scripts.evaluate.paired_statistics import Family, Values, conclude, paired_test
 
 SMALLEST = 1e-15
-"""Smallest p value that is told."""
+"""Smallest p value that is reported."""
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--alpha", type=float, required=True, help="significance level after Holm's correction")
-    parser.add_argument("--seed", type=int, required=True, help="seed of the resampling where no model differs")
+    parser.add_argument("--seed", type=int, required=True, help="seed for resampling if neither items nor seeds vary")
     parser.add_argument(
-        "--comparisons", type=json.loads, required=True, help="JSON list: baseline, stage, pairs of (baseline, model)"
+        "--comparisons",
+        type=json.loads,
+        required=True,
+        help="JSON list of baseline, stage, and (baseline, model) of each seed",
     )
-    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="scores; their items stand beside them")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="scores of all models, JSON")
+    parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in order, JSON lines")
     parser.add_argument("--output", type=Path, required=True, help="comparison to write, JSON")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to write")
     options = parser.parse_args()
+    groups: list[SeedGroup] = options.comparisons
 
-    wanted = {model for comparison in options.comparisons for pair in comparison["pairs"] for model in pair}
-    read = [(score, path) for path in options.scores for score in [read_json(path)] if score["model"] in wanted]
-    scores = {(score["model"], score["benchmark"]): score | {"items": read_items(path)} for score, path in read}
-    metrics = {score["benchmark"]: score["metric"] for score, _ in read}
-    family = Family(options.alpha, options.seed, comparisons=len(metrics) * len(options.comparisons))
-    rows = []
-    for benchmark, metric in metrics.items():
-        for comparison in options.comparisons:
-            told = {"benchmark": benchmark, "metric": metric, **comparison}
-            pairs = [(scores[old, benchmark], scores[new, benchmark]) for old, new in comparison["pairs"]]
-            rows.append(told | compare(pairs, family))
-    conclude(rows, options.alpha)
+    wanted = {model for group in groups for pair in group["pairs"] for model in pair}
+    read = zip(read_scores(options.scores, options.items), options.scores, strict=True)
+    kept = [(one, path) for one, path in read if one.score["model"] in wanted]
+    scores = {one.name: one for one, _ in kept}
+    rows = compare_all(scores, groups, options.alpha, options.seed)
     write_json(options.output, rows)
     say(f"compare_seeds: {len(rows)} comparisons")
-    write_manifest(
-        options.manifest,
+    manifest = describe(
         artefact="comparison",
         name="seed_comparison",
-        config={"alpha": options.alpha, "seed": options.seed, "comparisons": options.comparisons},
-        inputs={f"{score['model']} on {score['benchmark']}": path for score, path in read},
+        config={"alpha": options.alpha, "seed": options.seed, "comparisons": groups},
+        inputs={" on ".join(one.name): path for one, path in kept},
         facts={"comparisons": len(rows), "test": "margins of items and of seeds joined; Holm over all"},
     )
+    write_json(options.manifest, manifest)
 
 
-def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]], family: Family) -> dict[str, Any]:
-    """One row, without what depends on the other rows.
+def compare_all(
+    scores: dict[tuple[str, str], ItemScores], groups: list[SeedGroup], alpha: float, seed: int
+) -> list[SeedComparison]:
+    """One row for each benchmark and group, with Holm's correction over all rows.
 
     Args:
-        pairs: for each seed the scores of the model before and after, with their items by key.
+        scores: scores by (model, benchmark).
+        seed: seed for resampling if neither items nor seeds vary.
+    """
+    metrics = {one.score["benchmark"]: one.score["metric"] for one in scores.values()}
+    family = Family(alpha, seed, comparisons=len(metrics) * len(groups))
+    cases = [(benchmark, metric, group) for benchmark, metric in metrics.items() for group in groups]
+    compared = [
+        compare([(scores[old, benchmark], scores[new, benchmark]) for old, new in group["pairs"]], family)
+        for benchmark, _, group in cases
+    ]
+    tested = [(row["difference"], row["p_value"]) for row in compared]
+    conclusions = conclude(tested, [None] * len(tested), alpha)
+    return [
+        {"benchmark": benchmark, "metric": metric, **group, **row, **conclusion}
+        for (benchmark, metric, group), row, conclusion in zip(cases, compared, conclusions, strict=True)
+    ]
+
+
+def compare(pairs: list[tuple[ItemScores, ItemScores]], family: Family) -> SeedDifference:
+    """One row of the comparison, without the columns that depend on the other rows.
+
+    Args:
+        pairs: scores of the baseline and of the model, for each seed.
 
     Raises:
-        UserError: models were scored on different items, or not under the same protocol.
+        UserError: models were scored on different items or under different protocols.
     """
     first = pairs[0][0]
     for score in (score for pair in pairs for score in pair):
         require_same(first, score)
-    keys = list(first["items"])
-    differences = np.array([[after["items"][key] - before["items"][key] for before, after in pairs] for key in keys])
+    keys = list(first.items)
+    differences = np.array([[after.items[key] - before.items[key] for before, after in pairs] for key in keys])
     p_value, low, high = crossed_test(differences, family)
     return {
         "n": len(keys),
@@ -81,23 +105,23 @@ def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]], family: Family) 
 
 
 def crossed_test(differences: Values, family: Family) -> tuple[float, float, float]:
-    """Whether the mean difference is 0 over other items and other seeds than these.
+    """Test whether the mean difference is 0 in the populations of items and of seeds.
 
-    Student's margins of error of the n means of items and of the k means of seeds are joined as the sides of a right
-    angle (Banerjee, Sankhya 23, 1961, for two means): whatever the two variances are, the interval then errs on the
-    safe side. The p value is the smallest alpha whose interval leaves out 0.
+    The margin of error is the square root of the sum of the squares of two Student's t margins: that of the n item
+    means and that of the k seed means (Banerjee, Sankhya 23, 1961, for two means). Whatever the two variances are, the
+    interval is conservative. The p value is the smallest alpha whose interval excludes 0.
 
     Args:
-        differences: shape (items, seeds), two seeds or more.
-        family: its seed is for where neither items nor seeds differ from each other.
+        differences: shape (items, seeds), with at least two seeds.
+        family: its seed is used if neither items nor seeds vary.
 
     Returns:
-        Two-sided p value, and the 1 - alpha interval of the mean difference.
+        Two-sided p value, and bounds of the 1 - alpha interval of the mean difference.
     """
     n, k = differences.shape
     of_items, of_seeds, mean = differences.mean(axis=1), differences.mean(axis=0), float(differences.mean())
     if n == 1:
-        return 1.0, -1.0, 1.0  # one item says nothing about others
+        return 1.0, -1.0, 1.0  # one item says nothing about the others
     errors = of_items.std(ddof=1) / n**0.5, of_seeds.std(ddof=1) / k**0.5
     if not any(error > 1e-12 for error in errors):
         return paired_test(np.zeros(n), of_items, family)

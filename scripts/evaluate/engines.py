@@ -1,4 +1,4 @@
-"""What answers lm-eval's prompts: its own Hugging Face model, the same with continuous batching, and vLLM."""
+"""Engines that answer lm-eval's prompts: its Hugging Face model, the same with continuous batching, and vLLM."""
 
 import math
 import resource
@@ -13,37 +13,36 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.models.huggingface import HFLM
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
+from scripts.common.config.benchmark import LONGEST_ANSWER
 from scripts.common.console import Progress, say
 from scripts.common.errors import UserError
 
 Answer = TypeVar("Answer")
 
-LONGEST_ANSWER = 1024
-"""Tokens of an answer where neither task nor configuration tells. lm-eval's 256 cut worked answers short."""
-
 PAGE = 32
-"""Tokens of a page of the cache: what an answer does not fill of its last one lies idle."""
+"""Tokens in one page of the key-value cache. The unused part of an answer's last page is wasted."""
 
 PREFILL = 2048
-"""Tokens that go through the model at once, at most, while prompts are read."""
+"""Most tokens in one forward pass while prompts are processed."""
 
 ONEDNN_REFUSES = "could not create a primitive"
-"""What oneDNN says on CPUs where a kernel is refused memory; accelerate knows the allocators' words alone."""
+"""oneDNN's error if it cannot allocate memory for a kernel. accelerate only knows the messages of allocators."""
 
 
 class SharingLM(HFLM):
-    """lm-eval's Hugging Face model, unchanged but for a line now and then that says how far it is.
+    """lm-eval's Hugging Face model with progress lines, automatic batch sizes, and requests shared by processes.
 
-    Processes that share a job's questions make the same prompts, and each answers a part of them. lm-eval's own way
-    would draw other few-shot examples with each number of processes, and fail where one has no question.
+    If several processes share a job, all of them build the same prompts and each answers a part of them. With lm-eval's
+    own way of sharing, the few-shot examples would depend on the number of processes, and a process without a question
+    would fail.
 
     Args:
-        name: the benchmark, for messages.
-        label: of the lines that tell how far it is.
+        name: name of the benchmark, for error messages.
+        label: label of the progress lines.
         at_once: items in one forward pass.
-        halves: take half as many when they do not fit into the memory.
-        processes: that share the requests.
-        given: what lm-eval's model takes.
+        halves: whether to halve the batch if it does not fit into memory.
+        processes: number of processes that share the requests.
+        given: arguments of lm-eval's model.
     """
 
     def __init__(
@@ -55,8 +54,8 @@ class SharingLM(HFLM):
         accelerator = getattr(self, "accelerator", None)
         joined = accelerator.num_processes if accelerator else 1
         if joined != processes:
-            raise RuntimeError(f"{processes} processes were to share the questions, and {joined} did")
-        self._rank, self._world_size = 0, 1  # lm-eval does as if this were the only one
+            raise RuntimeError(f"expected {processes} processes to share the questions, found {joined}")
+        self._rank, self._world_size = 0, 1  # so that lm-eval does not split the requests itself
 
     @property
     def max_gen_toks(self) -> int:
@@ -69,21 +68,21 @@ class SharingLM(HFLM):
         return self._share(requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm))
 
     def _share(self, requests: list[Any], answer: Callable[[list[Any]], list[Answer]]) -> list[Answer]:
-        """The answers to the requests, of which each process gives a part."""
+        """Answer all requests. Each process computes a part of the answers, and all of them get all answers."""
         if self.processes == 1:
             return self._fit(requests, answer)
         rank = torch.distributed.get_rank()
-        # A run of them, so that choices of one question stay together.
+        # A contiguous part, so that the choices of a question stay together.
         first, after = (len(requests) * part // self.processes for part in (rank, rank + 1))
         shares: list[list[Answer]] = [[] for _ in range(self.processes)]
         torch.distributed.all_gather_object(shares, self._fit(requests[first:after], answer))
         return [one for share in shares for one in share]
 
     def _fit(self, requests: list[Any], answer: Callable[[list[Any]], list[Answer]]) -> list[Answer]:
-        """The answers to the requests, in batches that fit into the memory.
+        """Answer requests in batches that fit into memory.
 
         Raises:
-            UserError: one item does not fit, or fewer at once may not be taken.
+            UserError: a single item does not fit, or the batch does not fit and may not be halved.
         """
         while requests:
             self.progress.total, self.done = len(requests), 0
@@ -93,21 +92,21 @@ class SharingLM(HFLM):
             except RuntimeError as error:
                 if not should_reduce_batch_size(error) and ONEDNN_REFUSES not in str(error):
                     raise
-            complaint = f"{self.at_once} items at once do not fit into the memory"
+            complaint = f"{self.at_once} items at once do not fit into memory"
             if not self.halves or self.at_once == 1:
-                remedy = "lower it, or set it to auto" if self.at_once > 1 else "shorten them, or take more memory"
+                remedy = "lower it, or set it to auto" if self.at_once > 1 else "shorten them, or request more memory"
                 raise UserError(f"benchmarks.{self.name}.batch_size: {complaint}; {remedy}")
             self.at_once //= 2
-            say(f"{self.progress.label}: {complaint}; going on with {self.at_once}")
+            say(f"{self.progress.label}: {complaint}; continuing with {self.at_once}")
             clear_device_cache(garbage_collection=True)
         return []
 
     def _batch_of(self, requests: list[Any]) -> int:
-        """Items that lm-eval hands over at once."""
+        """Number of requests that lm-eval passes to the model in one batch."""
         return self.at_once
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> Any:
-        # Choices that differ in their last token only share a forward pass.
+        # Choices that differ only in their last token share a forward pass.
         self.progress.total = len({tuple(context + choice[:-1]) for _, context, choice in requests})
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
 
@@ -124,18 +123,18 @@ class SharingLM(HFLM):
 
 
 class ContinuousLM(SharingLM):
-    """The same with transformers' continuous batching: where an answer ends, the next prompt takes its place.
+    """The same with transformers' continuous batching: when an answer ends, the next prompt takes its place.
 
-    An answer goes on to its end of turn or to its longest length; lm-eval cuts what stands behind a stop sequence.
+    An answer continues to its end of turn or to the maximum length. lm-eval then cuts it at the first stop sequence.
     """
 
     def _batch_of(self, requests: list[Any]) -> int:
-        return len(requests)  # how many of them are at work at once is the manager's affair
+        return len(requests)  # the manager decides how many of them run at once
 
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], attention_mask: torch.Tensor, **sampling: Any
     ) -> torch.Tensor:
-        """The prompts (prompts, longest) with what follows each, filled up with padding."""
+        """Prompts, shape (prompts, longest), followed by their answers and padded to (prompts, max_length)."""
         prompts = [row[mask.bool()].tolist() for row, mask in zip(context, attention_mask, strict=True)]
         longest, padding = context.shape[1], self.tokenizer.pad_token_id
         if not sampling.get("do_sample") and not sampling.get("temperature"):
@@ -146,7 +145,7 @@ class ContinuousLM(SharingLM):
             pad_token_id=padding,
             **sampling,
         )
-        # None of these sizes hangs on the memory that is free just now, so the same prompts share a batch each time.
+        # These sizes do not depend on the free memory, so the same prompts share a batch every time.
         batching = ContinuousBatchingConfig(
             page_size=PAGE,
             num_blocks=self.at_once * math.ceil(max_length / PAGE) + 1,
@@ -155,7 +154,7 @@ class ContinuousLM(SharingLM):
             seed=torch.initial_seed() % 2**31,
         )
         manager = self.model.init_continuous_batching(generation, batching)
-        # Before the start, or it would be chance which of them share the first batch.
+        # Added before the start, so that the first batch does not depend on timing.
         names = manager.add_requests(prompts)
         answers: dict[str, list[int]] = {}
         try:
@@ -180,7 +179,10 @@ class ContinuousLM(SharingLM):
 
 @contextmanager
 def bounded_memory(limit: int) -> Iterator[None]:
-    """Let this process have so many bytes, so that more is refused where it would be the end of the process."""
+    """Limit the data memory of this process to `limit` bytes, so that too large an allocation raises an error.
+
+    Without the limit, the kernel would kill the process.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     try:
@@ -190,9 +192,9 @@ def bounded_memory(limit: int) -> Iterator[None]:
 
 
 def find_engine(name: str) -> Callable[..., Any]:
-    """The engine of that name in the configuration."""
+    """The model class of an engine, by its name in the configuration."""
     if name == "vllm":
-        from scripts.evaluate.vllm_engine import VllmLM  # only its own environment has what it imports
+        from scripts.evaluate.vllm_engine import VllmLM  # its imports exist only in its own environment
 
         return VllmLM
     return {"hf": SharingLM, "continuous": ContinuousLM}[name]

@@ -1,4 +1,4 @@
-"""Let one model answer held-out rows of a data set of conversations, and find how likely it holds their own answers."""
+"""Generate a model's answers to held-out conversations, and compute how likely it finds the reference answers."""
 
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.config import Responses
 from scripts.common.console import Progress, make_parser, run_script, say
-from scripts.common.files import hash_json, write_json_lines
-from scripts.common.manifest import find_model, write_manifest
+from scripts.common.files import hash_json, write_json, write_json_lines
+from scripts.common.manifest import describe, find_model
+from scripts.common.records import Response, Turns
 from scripts.common.torch_setup import prepare_torch
 from scripts.evaluate.likelihood import sum_log_probabilities
-
-Turns = list[dict[str, str]]
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--dataset", required=True, help="name of the data set")
+    parser.add_argument("--dataset", required=True, help="name of the data set in the configuration")
     parser.add_argument("--config", required=True, help="section `responses` of the configuration, as JSON")
     parser.add_argument("--rows", type=Path, required=True, help="held-out rows, Parquet")
     parser.add_argument("--dtype", required=True, help="precision of the weights")
-    parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
+    parser.add_argument("--cpus", type=int, required=True, help="number of arithmetic threads")
     parser.add_argument("--model", type=Path, required=True, help="manifest of the model")
     parser.add_argument("--model-name", required=True, help="name of the model")
     parser.add_argument("--output", type=Path, required=True, help="responses to write, JSON lines")
@@ -44,35 +43,33 @@ def main() -> None:
     texts = list(zip(encoded["input_ids"], encoded["assistant_masks"], strict=True))
     sums = sum_log_probabilities(model, texts, tokenizer.pad_token_id, config.batch_size, label)
 
-    write_json_lines(
-        options.output,
-        [
-            {
-                "key": hash_json(turns)[:16],
-                "prompt": "\n".join(turn["content"] for turn in turns[:-1]),
-                "target": turns[-1]["content"],
-                "answer": text,
-                "is_cut": is_cut,
-                "log_probability": total,
-                "tokens": sum(mask),
-            }
-            for turns, (text, is_cut), total, (_, mask) in zip(conversations, answers, sums, texts, strict=True)
-        ],
-    )
+    responses: list[Response] = [
+        {
+            "key": hash_json(turns)[:16],
+            "prompt": "\n".join(turn["content"] for turn in turns[:-1]),
+            "target": turns[-1]["content"],
+            "answer": text,
+            "is_cut": is_cut,
+            "log_probability": total,
+            "tokens": sum(mask),
+        }
+        for turns, (text, is_cut), total, (_, mask) in zip(conversations, answers, sums, texts, strict=True)
+    ]
+    write_json_lines(options.output, responses)
     say(f"{label}: {len(answers)} answers")
-    write_manifest(
-        options.manifest,
+    manifest = describe(
         artefact="responses",
         name=f"{options.model_name} to {options.dataset}",
-        config=config.part() | {"dtype": options.dtype},
+        config=config.as_dict() | {"dtype": options.dtype},
         inputs={"model": options.model, "rows": options.rows},
         facts={"chat_template_sha256": hash_json(tokenizer.chat_template)},
     )
+    write_json(options.manifest, manifest)
 
 
 @torch.inference_mode()
 def answer(model: Any, tokenizer: Any, prompts: list[Turns], config: Responses, label: str) -> list[tuple[str, bool]]:
-    """The likeliest answer to each prompt, token by token, and whether it was cut before its end of turn."""
+    """Greedy answer to each prompt, and whether it was cut at the maximum length, before an end of turn."""
     ends = torch.tensor(model.generation_config.eos_token_id).reshape(-1).to(model.device)
     order = sorted(range(len(prompts)), key=lambda i: (sum(len(turn["content"]) for turn in prompts[i]), i))
     progress = Progress(label, len(order), "prompts")

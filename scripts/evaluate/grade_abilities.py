@@ -1,13 +1,13 @@
-"""Average the scores of each ability, model by model, and give the mean a grade."""
+"""Average the scores of each model by ability, and give each mean a grade."""
 
 import json
 import math
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json, write_json
+from scripts.common.records import Ability, MeanScore, Score
 
 
 def main() -> None:
@@ -18,23 +18,27 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="table to write, JSON")
     options = parser.parse_args()
 
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[Score]] = {}
     for score in map(read_json, options.scores):
         groups.setdefault((options.abilities[score["benchmark"]], score["model"]), []).append(score)
-    rows = [
-        {"ability": ability, "model": model} | grade(scores, options.grades)
+    rows: list[Ability] = [
+        {"ability": ability, "model": model, **grade(scores, options.grades)}
         for (ability, model), scores in groups.items()
     ]
     write_json(options.output, rows)
     say(f"grade_abilities: {len(rows)} means")
 
 
-def grade(scores: list[dict[str, Any]], grades: dict[str, float]) -> dict[str, Any]:
-    """The mean of one model's scores on some benchmarks, each counting the same, with its interval and grade.
+def grade(scores: list[Score], grades: dict[str, float]) -> MeanScore:
+    """Unweighted mean of a model's scores on some benchmarks, with its 95 % interval and grade.
 
-    The benchmarks' items are drawn independently of each other. The interval of the mean is put together from the
-    scores' own ones, on each side by the root of the sum of the squared distances (MOVER; Zou and Donner, Statistics in
-    Medicine 27, 2008, 1693-1702), so that one score keeps its own.
+    The benchmarks are independent samples. On each side, the margin of the mean is the square root of the sum of the
+    squared margins of the scores, divided by their number (MOVER; Zou and Donner, Statistics in Medicine 27, 2008,
+    1693-1702). A single score keeps its interval.
+
+    Args:
+        scores: scores of one model, at least one.
+        grades: lowest mean score of each grade; one of them must be 0.
     """
     mean = fmean(score["score"] for score in scores)
     below = math.hypot(*(score["score"] - score["ci_low"] for score in scores)) / len(scores)

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens that a model did not write."""
+"""Log-probabilities of given texts under a model."""
 
 from typing import Any
 
@@ -8,17 +8,22 @@ from torch.nn.functional import cross_entropy
 from scripts.common.console import Progress
 
 Encoded = tuple[list[int], list[int]]
-"""Tokens of a text, and for each whether it counts (1) or is given (0). The first token is given."""
+"""Tokens of a text, and for each token whether it is scored (1) or only context (0). The first token is context."""
 
 
 @torch.inference_mode()
 def sum_log_probabilities(model: Any, encoded: list[Encoded], pad: int, batch_size: int, label: str) -> list[float]:
-    """Sum of the log-probabilities of each text's counted tokens, in nats, in the order given.
+    """Sum of the log-probabilities of each text's scored tokens, in nats, in the order of the texts.
 
-    Rows of like length share a batch. They are padded on the left, so that all end at the last position and only the
-    positions from the first counted token on need the LM head.
+    Texts of similar length share a batch. They are padded on the left, so that all of them end at the last position and
+    the LM head runs only from the first scored token on.
+
+    Args:
+        pad: padding token.
+        batch_size: texts in one forward pass.
+        label: label of the progress lines.
     """
-    # What is the same text is scored once: padding changes the last bits of a sum, and they must not decide a tie.
+    # Equal texts are scored once: padding changes the last bits of a sum, and these must not break a tie.
     first: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     for i, (tokens_of_row, counted) in enumerate(encoded):
         first.setdefault((tuple(tokens_of_row), tuple(counted)), i)

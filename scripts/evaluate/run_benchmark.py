@@ -1,5 +1,6 @@
-"""Score one model on one benchmark with lm-eval, under the benchmark's protocol."""
+"""Score one model on one benchmark with lm-eval."""
 
+import argparse
 import json
 import logging
 import os
@@ -20,55 +21,35 @@ from scripts.common.console import make_parser, run_script, say
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, hash_json, read_json, write_json
 from scripts.common.manifest import describe, find_device, find_model, list_versions
+from scripts.common.records import Item, OtherMetric
 from scripts.common.torch_setup import prepare_torch
 from scripts.evaluate.engines import bounded_memory, find_engine
-from scripts.evaluate.scores import describe_values, write_scores
+from scripts.evaluate.scores import Values, describe_values, write_scores
 from scripts.evaluate.tasks import check_protocol, enter_mirror, make_manager, require
 
-Values = np.ndarray[Any, np.dtype[np.float64]]
+Sample = dict[str, Any]
+"""lm-eval's log of one question with one filter."""
+
 FIRST_SIZE = {"cpu": 16, "cuda": 256}
-"""Items in one forward pass that `batch_size: auto` begins with. On a CPU more of them save no time."""
+"""Batch size that `batch_size: auto` starts with. On a CPU, larger batches are not faster."""
 
 ANSWERING = ("torch", "transformers", "lm-eval", "vllm")
-"""Packages that make and score answers: what different versions of them gave is not compared."""
+"""Packages that generate and score answers. Scores from different versions of them are not compared."""
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--name", required=True, help="name of the benchmark in the configuration")
-    parser.add_argument("--config", required=True, help="the benchmark's section, as JSON")
-    parser.add_argument("--dtype", required=True, help="precision of the weights")
-    parser.add_argument("--seed", type=int, required=True, help="seed of the few-shot examples")
-    parser.add_argument("--cpus", type=int, required=True, help="arithmetic threads")
-    parser.add_argument("--memory-mb", type=int, required=True, help="main memory of all processes together")
-    parser.add_argument("--tasks", type=Path, required=True, help="folder with our own task files")
-    parser.add_argument("--model", type=Path, required=True, help="manifest of the model")
-    parser.add_argument("--model-name", required=True, help="name of the model")
-    parser.add_argument("--benchmark", type=Path, required=True, help="manifest of the downloaded benchmark")
-    parser.add_argument("--scores", type=Path, required=True, help="score to write, JSON")
-    parser.add_argument("--items", type=Path, required=True, help="item by item, JSON lines")
-    options = parser.parse_args()
+    options = parse_options()
     benchmark = TypeAdapter(Benchmark).validate_json(options.config)
+    label = f"run_benchmark {options.model_name} {options.name}"
     device = prepare_torch(options.seed, options.cpus, exact=True)
-    logging.getLogger("lm_eval").setLevel(logging.WARNING)
-    if device == "cuda" and torch.cuda.device_count() < benchmark.processes:
-        raise UserError(
-            f"benchmarks.{options.name}.processes: {benchmark.processes} of them, and the job has"
-            f" {torch.cuda.device_count()} GPUs; set as many where the profile asks for them"
-        )
-    if device == "cpu" and benchmark.processes > 1:
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # else it would not see that there are several
+    prepare_processes(benchmark, options.name, device)
 
     folder = find_model(options.model).resolve()
-    label = f"run_benchmark {options.model_name} {options.name}"
-    kept = options.benchmark.parent / "batch_sizes.json"
-    sizes = read_json(kept) if kept.is_file() else {}
-    model_kind = hash_file(folder / "config.json")[:16]
-    machine = f"{find_device()}, {options.memory_mb} MB, {benchmark.engine}, model {model_kind}"
+    machine = name_machine(folder, options.memory_mb, benchmark)
     model = find_engine(benchmark.engine)(
         name=options.name,
         label=label,
-        at_once=sizes.get(machine, FIRST_SIZE[device]) if benchmark.batch_size == "auto" else benchmark.batch_size,
+        at_once=choose_batch_size(benchmark, read_batch_sizes(options.batch_sizes).get(machine), device),
         halves=benchmark.batch_size == "auto",
         processes=benchmark.processes,
         pretrained=str(folder),
@@ -77,26 +58,16 @@ def main() -> None:
     )
     memory = options.memory_mb * 1_000_000 // benchmark.processes
     with bounded_memory(memory) if model.halves and device == "cpu" else nullcontext():
-        results = evaluate(model, benchmark, options.name, options.tasks, options.benchmark, options.seed)
+        results = evaluate(model, benchmark, options.name, options.tasks, options.mirror, options.seed)
     if model.processes > 1:
         torch.distributed.destroy_process_group()
     if results is None:
         return
     if model.halves:
-        sizes = read_json(kept) if kept.is_file() else {}  # another job may have found one meanwhile
-        write_json(kept, sizes | {machine: min(model.at_once, sizes.get(machine, model.at_once))})
-    items = read_items(results["samples"], benchmark, options.name)
+        keep_batch_size(options.batch_sizes, machine, model.at_once)
 
-    unused = {"source", "batch_size", "processes", "unsafe_code", "also", "ability", "margin", "cost"}
-    protocol = benchmark.model_dump(exclude=unused) | {
-        "chat_template_sha256": hash_json(model.tokenizer.chat_template) if benchmark.chat_template else None,
-        "task_versions": results["versions"],
-        "task_sha256": hash_tasks(results["configs"]),
-        "documents_sha256": hash_json([item["key"] for item in items]),
-        "dtype": options.dtype,
-        "seed": options.seed,
-        "versions": {name: listed for name, listed in list_versions().items() if name in ANSWERING},
-    }
+    items = read_items(results["samples"], benchmark, options.name)
+    template = model.tokenizer.chat_template
     score = write_scores(
         options.scores,
         options.items,
@@ -106,7 +77,7 @@ def main() -> None:
         task=benchmark.task,
         metric=benchmark.metric,
         others=read_others(results["samples"], benchmark, options.name),
-        protocol=protocol,
+        protocol=make_protocol(benchmark, results, items, template) | {"dtype": options.dtype, "seed": options.seed},
         provenance=describe(
             artefact="scores",
             name=f"{options.model_name} on {options.name}",
@@ -118,21 +89,92 @@ def main() -> None:
     say(f"{label}: {benchmark.metric} {score:.3f} of {len(items)} items")
 
 
-def evaluate(
-    model: LM, benchmark: Benchmark, name: str, own_tasks: Path, manifest: Path, seed: int
-) -> dict[str, Any] | None:
-    """What lm-eval returns for this benchmark, run in the benchmark's mirror of the hub.
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--name", required=True, help="name of the benchmark in the configuration")
+    parser.add_argument("--config", required=True, help="section of the benchmark, as JSON")
+    parser.add_argument("--dtype", required=True, help="precision of the weights")
+    parser.add_argument("--seed", type=int, required=True, help="seed that draws the few-shot examples")
+    parser.add_argument("--cpus", type=int, required=True, help="number of arithmetic threads")
+    parser.add_argument("--memory-mb", type=int, required=True, help="main memory of all processes together, in MB")
+    parser.add_argument("--tasks", type=Path, required=True, help="folder with our own task files")
+    parser.add_argument("--model", type=Path, required=True, help="manifest of the model")
+    parser.add_argument("--model-name", required=True, help="name of the model")
+    parser.add_argument("--benchmark", type=Path, required=True, help="manifest of the downloaded benchmark")
+    parser.add_argument("--mirror", type=Path, required=True, help="its local mirror of the hub")
+    parser.add_argument("--batch-sizes", type=Path, required=True, help="batch sizes that earlier jobs found, JSON")
+    parser.add_argument("--scores", type=Path, required=True, help="score to write, JSON")
+    parser.add_argument("--items", type=Path, required=True, help="items to write, JSON lines")
+    return parser.parse_args()
 
-    Of processes that share the questions, the first gets it, and the others None.
+
+def prepare_processes(benchmark: Benchmark, name: str, device: str) -> None:
+    """Let the processes that share the questions find each other. Raises UserError if they lack GPUs."""
+    if device == "cuda" and torch.cuda.device_count() < benchmark.processes:
+        raise UserError(
+            f"benchmarks.{name}.processes: {benchmark.processes} processes need as many GPUs, but the job has "
+            f"{torch.cuda.device_count()}; request more in the profile, or lower processes"
+        )
+    if device == "cpu" and benchmark.processes > 1:
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate sees only one process
+    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+
+
+def name_machine(model: Path, memory_mb: int, benchmark: Benchmark) -> str:
+    """What a batch size that fits depends on: device, memory, engine and the kind of model."""
+    model_kind = hash_file(model / "config.json")[:16]
+    return f"{find_device()}, {memory_mb} MB, {benchmark.engine}, model {model_kind}"
+
+
+def choose_batch_size(benchmark: Benchmark, found: int | None, device: str) -> int:
+    """The batch size of the configuration; with `auto`, the one that an earlier job found, else the first to try."""
+    if benchmark.batch_size != "auto":
+        return benchmark.batch_size
+    return FIRST_SIZE[device] if found is None else found
+
+
+def make_protocol(
+    benchmark: Benchmark, results: dict[str, Any], items: list[Item], template: str | None
+) -> dict[str, Any]:
+    """How the model was asked and scored: the section, what lm-eval did with it, and the versions of the packages."""
+    unused = {"source", "batch_size", "processes", "unsafe_code", "also", "ability", "margin", "cost"}
+    return benchmark.model_dump(exclude=unused) | {
+        "chat_template_sha256": hash_json(template) if benchmark.chat_template else None,
+        "task_versions": results["versions"],
+        "task_sha256": hash_tasks(results["configs"]),
+        "documents_sha256": hash_json([item["key"] for item in items]),
+        "versions": {name: listed for name, listed in list_versions().items() if name in ANSWERING},
+    }
+
+
+def keep_batch_size(path: Path, machine: str, size: int) -> None:
+    """Write down the batch size that fits. Another job may have found a smaller one meanwhile."""
+    sizes = read_batch_sizes(path)
+    write_json(path, sizes | {machine: min(size, sizes.get(machine, size))})
+
+
+def read_batch_sizes(path: Path) -> dict[str, int]:
+    """Batch sizes that earlier jobs found, by machine and kind of model."""
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def evaluate(
+    model: LM, benchmark: Benchmark, name: str, own_tasks: Path, mirror: Path, seed: int
+) -> dict[str, Any] | None:
+    """Run lm-eval on a benchmark, inside its mirror of the hub.
+
+    Returns:
+        lm-eval's results. If several processes share the questions, all but the first get None.
 
     Raises:
-        UserError: the task has no such filter or metric, or is not for this engine.
+        UserError: the task does not have the filter or metric, or does not work with the engine.
     """
-    with enter_mirror(manifest.parent / "mirror", benchmark.unsafe_code):
+    with enter_mirror(mirror, benchmark.unsafe_code):
         manager = make_manager(benchmark.task, own_tasks.resolve())
         loaded = manager.load([benchmark.task])
         check_protocol(loaded["tasks"].values(), benchmark, name)
-        # Reading the questions takes a while, and lm-eval would do it again.
+        # lm-eval would load the questions once more, which takes a while.
         manager.load = lambda names: loaded
         results: dict[str, Any] | None = lm_eval.simple_evaluate(
             model=model,
@@ -148,15 +190,15 @@ def evaluate(
             numpy_random_seed=seed,
             torch_random_seed=seed,
             fewshot_random_seed=seed,
-            confirm_run_unsafe_code=True,  # our metric of that name runs it in a sandbox
+            confirm_run_unsafe_code=True,  # our own metric runs the code in a sandbox
         )
     return results
 
 
 def hash_tasks(configs: dict[str, dict[str, Any]]) -> str:
-    """A hash of what lm-eval says that its tasks are: prompts, filters, metrics, how answers are generated.
+    """Hash of lm-eval's task descriptions: prompts, filters, metrics and generation settings.
 
-    Left out is where this stands on this machine and in this process' memory.
+    Paths on this machine and addresses in memory are left out.
     """
     described = {
         task: {key: value for key, value in config.items() if key != "metadata"} for task, config in configs.items()
@@ -164,16 +206,16 @@ def hash_tasks(configs: dict[str, dict[str, Any]]) -> str:
     return hash_json(re.sub(r" at 0x[0-9a-f]+", "", json.dumps(described, sort_keys=True, default=str)))
 
 
-def read_others(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, name: str) -> list[dict[str, Any]]:
-    """The further metrics that the benchmark reports, with n and interval.
+def read_others(samples: dict[str, list[Sample]], benchmark: Benchmark, name: str) -> list[OtherMetric]:
+    """The metrics in `also`, with n and interval.
 
-    An item may have several values, such as one for each instruction of IFEval; n counts them, and the interval is a
-    bootstrap over items.
+    An item may have several values, such as one for each instruction of IFEval. Then n counts values, and the interval
+    is a bootstrap over items.
 
     Raises:
-        UserError: the task has no such metric, or it is no number.
+        UserError: the task does not have the metric, or its values are not numbers.
     """
-    others = []
+    others: list[OtherMetric] = []
     for wanted in benchmark.also:
         metric, _, chosen = wanted.partition("/")
         where = f"benchmarks.{name}.also"
@@ -182,19 +224,19 @@ def read_others(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, 
             for _, sample in choose_samples(samples, chosen or benchmark.filter, metric, where)
         ]
         is_share = all(0 <= value <= 1 for item in values for value in item)
-        others.append({"metric": metric, "filter": chosen or benchmark.filter} | describe_values(values, is_share))
+        estimate = describe_values(values, is_share)
+        others.append({"metric": metric, "filter": chosen or benchmark.filter, **estimate})
     return others
 
 
-def read_items(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, name: str) -> list[dict[str, Any]]:
-    """One item a question, over all tasks of a group.
+def read_items(samples: dict[str, list[Sample]], benchmark: Benchmark, name: str) -> list[Item]:
+    """One item for each question, over all tasks of a group.
 
     Returns:
-        Items with `key` (task and hash of the document, by which two models are paired), `prompt`, `target`, `answer`
-        and `score`.
+        Items with keys `<task>/<number>/<hash of the document>`.
 
     Raises:
-        UserError: the task has no such metric, or it is no number from 0 to 1.
+        UserError: the task does not have the metric, or its values are not numbers from 0 to 1.
     """
     return [
         {
@@ -209,36 +251,34 @@ def read_items(samples: dict[str, list[dict[str, Any]]], benchmark: Benchmark, n
 
 
 def read_values(value: Any, what: str) -> Values:
-    """The numbers that a metric gives for an item, shape (values,). Raises UserError when it gives something else."""
+    """Values of a metric for an item, shape (values,). Raises UserError if they are not numbers."""
     numbers = value if isinstance(value, list) else [value]
     if not numbers or not all(isinstance(number, bool | int | float | np.number | np.bool_) for number in numbers):
-        raise UserError(f"{what} is no number for each question; choose another")
+        raise UserError(f"{what} does not give numbers for each question; choose another metric")
     return np.array(numbers, dtype=float)
 
 
 def read_share(value: Any, what: str) -> float:
-    """The score of an item. Raises UserError when it is no single number from 0 to 1."""
+    """The score of an item. Raises UserError if it is not one number from 0 to 1."""
     numbers = read_values(value, what)
     if len(numbers) > 1 or not 0 <= numbers[0] <= 1:
-        raise UserError(f"{what} is no number from 0 to 1 for each question; choose another")
+        raise UserError(f"{what} does not give one number from 0 to 1 for each question; choose another metric")
     return float(numbers[0])
 
 
-def choose_samples(
-    samples: dict[str, list[dict[str, Any]]], wanted: str, metric: str, where: str
-) -> list[tuple[str, dict[str, Any]]]:
-    """The samples of one filter, each with its task. Raises UserError when they do not have the metric."""
+def choose_samples(samples: dict[str, list[Sample]], wanted: str, metric: str, where: str) -> list[tuple[str, Sample]]:
+    """The samples of one filter, each with its task. Raises UserError if one does not have the metric."""
     chosen = [(task, sample) for task, rows in samples.items() for sample in rows if sample["filter"] == wanted]
     for task, sample in chosen:
         require(metric, set(sample["metrics"]), f"{where}: task {task} has no metric")
     return chosen
 
 
-def answer_of(sample: dict[str, Any], metric: str) -> str:
-    """The text that the model wrote, or the choice that it found likeliest as the metric counts it.
+def answer_of(sample: Sample, metric: str) -> str:
+    """The generated text, or the choice that is most likely by the metric.
 
-    `acc_norm` divides a log-likelihood by the letters of its choice. Choices that are continued alike, as WinoGrande's
-    are, are told by what stands before.
+    `acc_norm` divides a log-likelihood by the length of its choice in characters. If all choices have the same text, as
+    in WinoGrande, where they differ in their context, the answer is the context.
     """
     response = sample["resps"][0][0]
     if isinstance(response, str):

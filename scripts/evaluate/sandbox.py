@@ -1,7 +1,7 @@
-"""Run programs that a model wrote: without network, without our files, and within bounds of time, memory and processes.
+"""Run programs that a model wrote, without network or our files, with limited time, memory and processes.
 
-bubblewrap builds the sandbox where it is installed, and the namespaces of util-linux where it is not. Either proves
-itself before it is used: a probing program must not get out of it.
+The sandbox is made by bubblewrap if it is installed, and otherwise with the namespaces of util-linux. Before a sandbox
+is used, a probe program tries to break out of it, and must fail.
 """
 
 import itertools
@@ -25,19 +25,19 @@ import psutil
 from scripts.common.errors import UserError
 
 MEMORY = 512 * 2**20
-"""Bytes that a program may have, and each of its processes may ask for."""
+"""Bytes of memory that all processes of a program may use together, and that each may allocate."""
 
-BETWEEN_LOOKS = 0.1
-"""Seconds between two looks at what all processes of a program hold together."""
+BETWEEN_CHECKS = 0.1
+"""Seconds between two checks of the memory that all processes of a program use together."""
 
 PROCESSES = 16
-"""Processes and threads that a program may have."""
+"""Most processes and threads of a program."""
 
 DISK = 64 * 2**20
-"""Bytes that a program may write; they are gone when it ends."""
+"""Bytes of scratch space in memory, which is discarded when the program ends."""
 
-RUNNER = Path(__file__).with_name("sandboxed.py").read_text(encoding="utf-8")
-"""What starts the program inside."""
+RUNNER = Path(__file__).with_name("sandbox_runner.py").read_text(encoding="utf-8")
+"""Source of the script that starts the program inside the sandbox."""
 
 _NAMESPACES = """
 set -e
@@ -60,9 +60,9 @@ mount -t tmpfs -o mode=1777,size=$1 tmpfs "$root/tmp"; shift
 for device in null zero urandom; do touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; done
 cd "$root"; pivot_root . old; exec "$@"
 """
-"""Makes a root of its own out of read-only folders and an empty /tmp, and goes on there."""
+"""Shell script that builds a new root from read-only folders and an empty /tmp, and runs a command in it."""
 
-_SHUT = """
+_UNMOUNT = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 detach, read_only = 2, 1 | 32 | 4096  # MNT_DETACH; MS_RDONLY, MS_REMOUNT, MS_BIND
@@ -71,7 +71,7 @@ if libc.umount2(b"/old", detach) or libc.mount(None, b"/", None, read_only, None
 os.chdir("/tmp")
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-"""Lets go of the old root; the command line tools for it need /proc, which is not there any more."""
+"""Unmounts the old root. Command-line tools cannot, since they need /proc, which the new root does not have."""
 
 PROBE = """
 import os, socket, threading
@@ -80,20 +80,20 @@ for path in {forbidden!r}:
         os.path.isdir(path) and os.listdir(path) or open(path).close()
     except OSError:
         continue
-    raise SystemExit("it reads " + path)
+    raise SystemExit("programs can read " + path)
 for folder in ("/", "/usr", "/dev", "/dev/shm", {home!r}):
     try:
         open(folder + "/.probe", "w").close()
     except OSError:
         continue
-    raise SystemExit("it writes to " + folder)
+    raise SystemExit("programs can write to " + folder)
 open("/tmp/probe", "w").close()
 try:
     socket.create_connection(("127.0.0.1", {port}), 1)
 except OSError:
     pass
 else:
-    raise SystemExit("it reaches the network")
+    raise SystemExit("programs can reach the network")
 children = 0
 for _ in range(4 * {processes}):
     try:
@@ -105,34 +105,34 @@ for _ in range(4 * {processes}):
         time.sleep(60)
     children += 1
 else:
-    raise SystemExit("it forks without end")
+    raise SystemExit("programs can fork without limit")
 """
-"""A program that ends well only where it is shut in."""
+"""A program that succeeds only if it cannot break out of the sandbox."""
 
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One way to shut a program in, as it is told in the results."""
+    """A kind of sandbox: `bubblewrap`, `namespaces`, or `none` for limits only."""
 
     kind: str
 
     def command(self, empty: Path) -> list[str]:
-        """The command that runs the runner inside.
+        """The command that starts the runner inside the sandbox.
 
         Args:
-            empty: a folder of this run, over which a root is built.
+            empty: an empty folder on which the new root is mounted.
         """
         interpreter = [str(Path(sys._base_executable).resolve()), "-I", "-S", "-c"]  # type: ignore[attr-defined]
         python = [*interpreter, RUNNER, str(MEMORY), str(PROCESSES)]
         if self.kind == "none":
             return python
-        # Root of a container's own users is an ordinary user here: it cannot become another.
+        # Root in a user namespace, as in a container, cannot switch to another user here.
         is_root = os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
         drop = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs"]
         if is_root:
-            # A user for each program, whose processes are counted by themselves; nobody has this number.
+            # A separate, unused user ID for each program, so that the limit on processes applies to it alone.
             user = str(2_000_000_000 + (os.getpid() * 1_000 + next(_numbers)) % 100_000_000)
             drop += ["--reuid", user, "--regid", user, "--clear-groups"]
         if self.kind == "bubblewrap":
@@ -147,16 +147,16 @@ class Sandbox:
         command = [_find("unshare"), "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"]
         command += [] if is_root else ["--user", "--map-root-user"]
         command += ["sh", "-c", _NAMESPACES, "sh", str(empty), *_readable(), "--", str(DISK)]
-        return [*command, *interpreter, _SHUT, *drop, *python]
+        return [*command, *interpreter, _UNMOUNT, *drop, *python]
 
 
 def _find(tool: str) -> str:
-    """Where a tool is, which need not be where programs inside look for theirs."""
+    """Path of a tool, which may be outside the PATH of the sandbox."""
     return shutil.which(tool) or tool
 
 
 def _readable() -> list[str]:
-    """What a program sees of this machine: the system's libraries, and Python without our packages."""
+    """What a program can read: the system's libraries, and Python without our packages."""
     system = [path for path in ("/usr", "/bin", "/lib", "/lib64", "/sbin") if os.path.lexists(path)]
     prefix = str(Path(sys.base_prefix).resolve())
     return system if prefix.startswith("/usr") else [*system, prefix]
@@ -164,13 +164,13 @@ def _readable() -> list[str]:
 
 @cache
 def find_sandbox(may_do_without: bool = False) -> Sandbox:
-    """The first kind of sandbox that holds here.
+    """The first kind of sandbox that passes the probe on this machine.
 
     Args:
-        may_do_without: run programs with their bounds alone where no sandbox can be had.
+        may_do_without: if no sandbox works, run programs with their limits only.
 
     Raises:
-        UserError: none can be had.
+        UserError: no sandbox works.
     """
     reasons = []
     for kind, tool in (("bubblewrap", "bwrap"), ("namespaces", "unshare")):
@@ -184,13 +184,13 @@ def find_sandbox(may_do_without: bool = False) -> Sandbox:
     if may_do_without:
         return Sandbox("none")
     raise UserError(
-        f"no sandbox for the programs that a model writes can be had here ({'; '.join(reasons)}); install bubblewrap, "
-        "or set unsafe_code of the benchmark to run them as you, or remove the benchmark"
+        f"no sandbox for programs that a model wrote works here ({'; '.join(reasons)}); install bubblewrap, remove the "
+        "benchmark, or set its unsafe_code to run them as your own user"
     )
 
 
 def probe(sandbox: Sandbox) -> str:
-    """What is wrong with a sandbox on this machine; nothing when it holds."""
+    """Why a sandbox does not work on this machine; empty if it does."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server, tempfile.NamedTemporaryFile() as secret:
@@ -207,15 +207,16 @@ def probe(sandbox: Sandbox) -> str:
 
 
 def run_program(program: str, sandbox: Sandbox, seconds: float) -> str:
-    """Run a program to its end.
+    """Run a program in a sandbox.
 
     Args:
-        seconds: of processor time; on a busy machine it may take three times as long, and five more to start.
+        seconds: limit on its processor time. The limit on wall-clock time is three times as long plus five seconds, for
+            busy machines.
 
     Returns:
-        Nothing when it came to its end, else why it did not, in a few words.
+        An empty text if the program ran to its end, otherwise the reason why it did not.
     """
-    passed = secrets.token_hex(16)
+    token = secrets.token_hex(16)  # the program does not know it
     with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as empty:
         process = subprocess.Popen(
             [*sandbox.command(Path(empty)), str(int(seconds) + 1)],
@@ -232,9 +233,9 @@ def run_program(program: str, sandbox: Sandbox, seconds: float) -> str:
         timer = threading.Timer(wait, _kill, [process])
         timer.start()
         try:
-            with suppress(BrokenPipeError), process.stdin as given:
-                given.write(f"{passed}\n{program}".encode("utf-8", "replace"))
-            said = _read(process, deadline)
+            with suppress(BrokenPipeError), process.stdin as stdin:
+                stdin.write(f"{token}\n{program}".encode("utf-8", "replace"))
+            output = _read(process, deadline)
         finally:
             ran_out = time.monotonic() >= deadline
             timer.cancel()
@@ -243,46 +244,46 @@ def run_program(program: str, sandbox: Sandbox, seconds: float) -> str:
             process.stdout.close()
     if ran_out:
         return "timed out"
-    if said == passed.encode():
+    if output == token.encode():
         return ""
-    return said.decode("utf-8", "replace") or f"it was stopped ({process.returncode})"
+    return output.decode("utf-8", "replace") or f"it was killed (exit code {process.returncode})"
 
 
 def _read(process: "subprocess.Popen[bytes]", deadline: float, limit: int = 200) -> bytes:
-    """What comes until the end of the output, a limit, since it may be written to for ever, or a moment.
+    """The first `limit` bytes of the output until it ends or the deadline passes.
 
-    It is cut short where the program's processes hold too much memory together.
+    A program may write without end. If its processes use too much memory together, that is returned instead.
     """
     assert process.stdout
-    said = b""
-    while len(said) < limit and (left := deadline - time.monotonic()) > 0:
-        if select.select([process.stdout], [], [], min(left, BETWEEN_LOOKS))[0]:
-            if not (block := os.read(process.stdout.fileno(), limit - len(said))):
+    output = b""
+    while len(output) < limit and (left := deadline - time.monotonic()) > 0:
+        if select.select([process.stdout], [], [], min(left, BETWEEN_CHECKS))[0]:
+            if not (block := os.read(process.stdout.fileno(), limit - len(output))):
                 break
-            said += block
+            output += block
         elif _memory_of(process) > MEMORY:
-            return b"its processes held too much memory together"
-    return said
+            return b"its processes used too much memory together"
+    return output
 
 
 def _memory_of(process: "subprocess.Popen[bytes]") -> int:
-    """Bytes that all processes of a sandbox hold together; those that they share count for each."""
-    held = 0
+    """Resident memory of all processes of a sandbox, in bytes. Shared pages count once for each process."""
+    used = 0
     with suppress(psutil.NoSuchProcess):
-        for below in psutil.Process(process.pid).children(recursive=True):
+        for child in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                held += below.memory_info().rss
-    return held
+                used += child.memory_info().rss
+    return used
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End a sandbox with everything that was started in it.
+    """Kill a sandbox with all its processes.
 
-    A program can leave its process group, but its first process stays below ours, and all others end with that one.
+    A process can leave its process group, but the first one remains our descendant, and all others die with it.
     """
     with suppress(psutil.NoSuchProcess):
-        for below in psutil.Process(process.pid).children(recursive=True):
+        for child in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                below.kill()
+                child.kill()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,43 +1,67 @@
-"""The form in which every score is written, whatever it was scored on."""
+"""Intervals of scores, and the files in which all scores are written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import special  # a tenth of the start of scipy.stats, which would be as long as that of torch
+from scipy import special  # scipy.stats would take ten times as long to import, as long as torch
 
 from scripts.common.files import write_json, write_json_lines
+from scripts.common.records import AnyManifest, Estimate, Item, OtherMetric, Protocol, Score
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
 
 LEVEL = 0.95
+"""Confidence level of all intervals here."""
 
 RESAMPLES = 10_000
-"""Draws of a bootstrap."""
+"""Bootstrap samples."""
 
 
-def write_scores(scores: Path, items_path: Path, items: list[dict[str, Any]], **facts: Any) -> float:
-    """Write the items and, after them, their mean with n and a 95 % interval; returns the mean.
-
-    Items have `key`, `prompt`, `target`, `answer` and `score` (0 to 1).
-    """
+def write_scores(
+    scores: Path,
+    items_path: Path,
+    items: Sequence[Item],
+    *,
+    benchmark: str,
+    model: str,
+    task: str,
+    metric: str,
+    others: list[OtherMetric],
+    protocol: Protocol,
+    provenance: AnyManifest,
+) -> float:
+    """Write the items, then the score: their mean with n and a 95 % interval. Returns the mean."""
     values = np.array([item["score"] for item in items])
     low, high = mean_interval(values)
     write_json_lines(items_path, items)
-    write_json(
-        scores,
-        {name: facts.pop(name) for name in ("benchmark", "model", "task", "metric")}
-        | {"n": len(items), "score": float(values.mean()), "ci_low": low, "ci_high": high}
-        | facts,
-    )
-    return float(values.mean())
+    score: Score = {
+        "benchmark": benchmark,
+        "model": model,
+        "task": task,
+        "metric": metric,
+        "n": len(items),
+        "score": float(values.mean()),
+        "ci_low": low,
+        "ci_high": high,
+        "others": others,
+        "protocol": protocol,
+        "provenance": provenance,
+    }
+    write_json(scores, score)
+    return score["score"]
 
 
-def describe_values(values: "list[np.ndarray[Any, np.dtype[np.float64]]]", is_share: bool = True) -> dict[str, Any]:
-    """n, mean and 95 % interval of a metric with one or several values an item; these are drawn together.
+def describe_values(values: list[Values], is_share: bool = True) -> Estimate:
+    """n, mean and 95 % interval of a metric with one or more values per item.
 
-    The bounds of a single value that is no share are None.
+    If an item has several values, the interval is a bootstrap over items. The bounds for a single value that is not a
+    share are None.
 
     Args:
-        is_share: the values lie between 0 and 1.
+        values: values of each item, shape (values of the item,).
+        is_share: whether the values are from 0 to 1.
     """
     flat = np.concatenate(values)
     if len(flat) == len(values):
@@ -55,8 +79,8 @@ def describe_values(values: "list[np.ndarray[Any, np.dtype[np.float64]]]", is_sh
     }
 
 
-def mean_interval(values: "np.ndarray[Any, np.dtype[np.float64]]", is_share: bool = True) -> tuple[float, float]:
-    """95 % interval of a mean score: Wilson's for right and wrong, else Student's t; that of a share within 0 and 1."""
+def mean_interval(values: Values, is_share: bool = True) -> tuple[float, float]:
+    """95 % interval of a mean: Wilson's for shares that are all 0 or 1, else Student's t, within 0 and 1 for shares."""
     n = len(values)
     if is_share and set(np.unique(values)) <= {0.0, 1.0}:
         return wilson(float(values.mean()), n)
@@ -66,7 +90,7 @@ def mean_interval(values: "np.ndarray[Any, np.dtype[np.float64]]", is_share: boo
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of n (Journal of the American Statistical Association 22, 1927, 209-212)."""
+    """Wilson's 95 % interval of a share (Journal of the American Statistical Association 22, 1927, 209-212)."""
     z = float(special.ndtri((1 + LEVEL) / 2))
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)

@@ -1,4 +1,4 @@
-"""lm-eval tasks by name, without its scan of all 14,000 task files (which takes longer than a small benchmark)."""
+"""Find lm-eval tasks by name without reading all 14,000 task files, which takes longer than a small benchmark."""
 
 import os
 import re
@@ -23,7 +23,7 @@ _MEMBER = re.compile(r"^[ \t]*-[ \t]+(?:task:[ \t]*)?([\w.+-]+)[ \t]*$", re.MULT
 
 
 def stock_folder() -> Path:
-    """The folder of lm-eval's own tasks, found without importing it."""
+    """Folder of lm-eval's tasks, found without importing lm-eval. Raises UserError if it is not installed."""
     spec = find_spec("lm_eval")
     if spec is None or spec.origin is None:
         raise UserError("lm-eval is not installed; run `make venv`")
@@ -31,18 +31,18 @@ def stock_folder() -> Path:
 
 
 def check_tasks(tasks: dict[str, str], own_tasks: Path) -> None:
-    """Refuse tasks that neither we nor lm-eval know.
+    """Check that each task exists, in lm-eval or among our own.
 
     Args:
         tasks: task name of each benchmark.
         own_tasks: folder with our own task files.
 
     Raises:
-        UserError: one line a benchmark, with the nearest right name.
+        UserError: one line for each unknown task, with the closest known name.
     """
     own = _names(own_tasks)
     unknown = {benchmark: task for benchmark, task in tasks.items() if task not in own}
-    # A file or a folder of the task's own name is the rule, and listing them costs a tenth of reading all files.
+    # Most tasks have a file or folder of the same name. Listing them takes a tenth of the time of reading all files.
     listed = set(_names_on_disk(stock_folder())) if unknown else set()
     unknown = {benchmark: task for benchmark, task in unknown.items() if task not in listed}
     if not unknown:
@@ -58,7 +58,7 @@ def check_tasks(tasks: dict[str, str], own_tasks: Path) -> None:
 
 
 def make_manager(task: str, own_tasks: Path) -> "TaskManager":
-    """A task manager that knows this task, its neighbours, and what a group takes from elsewhere, only."""
+    """A task manager with only this task, the other tasks of its folder, and members of a group in other folders."""
     from lm_eval.tasks import TaskManager
 
     if task in _names(own_tasks):
@@ -71,12 +71,12 @@ def make_manager(task: str, own_tasks: Path) -> "TaskManager":
 
 
 def check_protocol(tasks: Iterable[Any], benchmark: "Benchmark", name: str) -> None:
-    """Refuse a metric, a filter or an engine that one of lm-eval's loaded tasks does not have, before it is asked.
+    """Check before scoring that loaded lm-eval tasks have the benchmark's metrics and filters and allow its engine.
 
-    What a metric that is a function of the task's gives, as HumanEval's does, is known only afterwards.
+    If a metric is a function of the task, as in HumanEval, the names of its results are known only after scoring.
 
     Raises:
-        UserError: with the nearest right name.
+        UserError: one of them does not fit; the message has the closest known name.
     """
     wanted = [("", benchmark.metric, benchmark.filter)]
     for other in benchmark.also:
@@ -85,8 +85,8 @@ def check_protocol(tasks: Iterable[Any], benchmark: "Benchmark", name: str) -> N
     for task in tasks:
         if benchmark.engine != "hf" and task.OUTPUT_TYPE != "generate_until":
             raise UserError(
-                f"benchmarks.{name}.engine: {benchmark.engine} is for tasks that write answers, and {task.task_name} "
-                "asks how likely given ones are; remove it"
+                f"benchmarks.{name}.engine: {benchmark.engine} is for tasks with generated answers, but "
+                f"{task.task_name} compares the likelihoods of given ones; remove this key"
             )
         filters, metrics = {one.name for one in task._filters}, set(task.aggregation())
         for where, metric, chosen in wanted:
@@ -97,23 +97,23 @@ def check_protocol(tasks: Iterable[Any], benchmark: "Benchmark", name: str) -> N
 
 
 def require(name: str, known: set[str], complaint: str) -> None:
-    """Raise UserError, with the nearest right name, when a name is not known."""
+    """Raise UserError, with the closest known name, if a name is not known."""
     if name not in known:
         raise UserError(f"{complaint} '{name}'{nearest(name, sorted(known))}")
 
 
 def load_tasks(task: str, own_tasks: Path) -> Iterator[Any]:
-    """The tasks behind a name: itself, or the members of a group, in order."""
+    """Load a task, or the members of a group in their order."""
     loaded = make_manager(task, own_tasks).load([task])
     yield from loaded["tasks"].values()
 
 
 @contextmanager
 def enter_mirror(mirror: Path, unsafe_code: bool) -> Iterator[None]:
-    """Be in a benchmark's mirror of the hub, where its task finds what it asks for by name.
+    """Change into a benchmark's mirror of the hub, where its task finds data by name, for the duration of a block.
 
     Args:
-        unsafe_code: programs that a model wrote may run without a sandbox where none can be had.
+        unsafe_code: whether programs that a model wrote may run without a sandbox if none works.
     """
     here = Path.cwd()
     os.chdir(mirror)
@@ -122,7 +122,7 @@ def enter_mirror(mirror: Path, unsafe_code: bool) -> Iterator[None]:
         if Path("nltk_data").is_dir():
             import nltk
 
-            # nltk reads only what belongs to who runs it, and a mirror may be a colleague's.
+            # nltk only reads files of the current user, but the mirror may belong to a colleague.
             shutil.copytree("nltk_data", private, dirs_exist_ok=True)
             nltk.data.path.insert(0, private)
         try:
@@ -132,13 +132,13 @@ def enter_mirror(mirror: Path, unsafe_code: bool) -> Iterator[None]:
 
 
 def uses_nltk(task: str) -> bool:
-    """Whether the code of one of lm-eval's tasks asks for nltk, and so for its tables."""
+    """Whether the code of an lm-eval task uses nltk, and so needs its tables."""
     files = (path for folder in _folders_of(task) for path in folder.rglob("*.py"))
     return any("nltk" in path.read_text(encoding="utf-8") for path in files)
 
 
 def _folders_of(task: str) -> list[Path]:
-    """The folders directly under lm-eval's tasks that define a task, and the members of a group wherever they stand."""
+    """Top-level folders of lm-eval's tasks that define a task or, for a group, its members."""
     root = stock_folder()
     folders: dict[Path, set[str]] = {}
     sought = [task]
@@ -155,10 +155,10 @@ def _folders_of(task: str) -> list[Path]:
 
 
 def _file_of(task: str) -> Path | None:
-    """The file of lm-eval's tasks that defines a task or a group."""
+    """The file that defines an lm-eval task or group; None if there is none."""
     definition = re.compile(rf"^['\"]?(?:task|group)['\"]?:[ \t]*['\"]?{re.escape(task)}['\"]?[ \t]*$", re.MULTILINE)
     root = stock_folder()
-    # Most tasks stand in a file or a folder of their own name: look there first.
+    # Most tasks have a file or folder of the same name, which is searched first.
     for path in sorted(root.rglob("*.yaml"), key=lambda path: (task not in (path.stem, *path.parts), path)):
         if definition.search(path.read_text(encoding="utf-8")):
             return path
@@ -166,12 +166,12 @@ def _file_of(task: str) -> Path | None:
 
 
 def _names_on_disk(folder: Path) -> Iterator[str]:
-    """Names of task folders and of task files; files of groups begin with an underscore."""
+    """Names of the folders and files of tasks. The leading underscore of files of groups is dropped."""
     for _, folders, files in os.walk(folder):
         yield from folders
         yield from (file.removesuffix(".yaml").lstrip("_") for file in files if file.endswith(".yaml"))
 
 
 def _names(folder: Path) -> set[str]:
-    """Names of the tasks and groups that the files of a folder define."""
+    """Names of the tasks and groups that are defined in a folder."""
     return {name for path in folder.rglob("*.yaml") for name in _NAME.findall(path.read_text(encoding="utf-8"))}

@@ -1,4 +1,4 @@
-"""vLLM, as lm-eval runs it. It needs other packages than the rest, so it has an environment of its own."""
+"""lm-eval's vLLM model. It needs other package versions than the rest, so it has a separate environment."""
 
 import os
 from typing import Any
@@ -6,32 +6,34 @@ from typing import Any
 import torch
 from lm_eval.models.vllm_causallms import VLLM
 
+from scripts.common.config.benchmark import LONGEST_ANSWER
 from scripts.common.errors import UserError
-from scripts.evaluate.engines import LONGEST_ANSWER
 
 SETTINGS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # scheduled in this process, the same prompts share a batch each time
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as many threads as the job has cores, wherever they are
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in one process, the same prompts share a batch every time
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # one thread for each core of the job, not pinned
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""What vLLM reads from the environment."""
+"""Environment variables that vLLM reads."""
 
 CPU_CACHE = 1_000_000_000
-"""Bytes for keys and values on a CPU; on a GPU vLLM takes what is free."""
+"""Bytes of the key-value cache on a CPU. On a GPU, vLLM uses the free memory."""
 
 
 class VllmLM(VLLM):
-    """lm-eval's vLLM model, for tasks that write answers.
+    """lm-eval's vLLM model, for tasks with generated answers.
 
     Args:
-        name: the benchmark, for messages.
-        at_once: answers that are written at once, at most.
-        processes: GPUs over which the weights are spread.
+        name: name of the benchmark, for error messages.
+        at_once: most answers that are generated at once.
+        processes: number of GPUs that share the weights.
         device: `cuda` or `cpu`.
-        unused: what other engines take: vLLM batches by itself, and its own bar in the log tells how far it is.
+        pretrained: model folder.
+        dtype: precision of the weights.
+        unused: arguments of other engines. vLLM chooses its batches itself and writes its own progress bar to the log.
 
     Raises:
-        UserError: vLLM does not start, such as for want of memory.
+        UserError: vLLM does not start, for example because memory is too small.
     """
 
     def __init__(

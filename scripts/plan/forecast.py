@@ -1,98 +1,83 @@
-"""The plan of a run as plain data: what each stage and each benchmark takes, how sure that is, and whether it fits."""
+"""The plan of a run as plain data: the cost of each stage and benchmark, its certainty, and whether it fits."""
 
 from pathlib import Path
-from typing import Any
 
-from scripts.common.config import Config, Stage
+from scripts.common.config import BASE, Config, Stage
+from scripts.common.config.stage import USABLE_TIME
 from scripts.common.files import read_json
+from scripts.common.paths import RunPaths
+from scripts.common.records import Certainty, Costs, RunPlan, StageManifest, StagePlan, StageUse
 from scripts.plan.evaluation import plan_benchmark
 from scripts.plan.limits import gpu_memory, is_within, stage_hours
 from scripts.plan.memory import Setup, estimate_memory
-from scripts.plan.rates import RATES, add_up, cost_of
+from scripts.plan.rates import add_up, cost_of
 from scripts.plan.rows import Rows, bound_lengths, read_rows
 from scripts.plan.shape import Shape, find_shape
 from scripts.plan.steps import check_numbers, count_steps, max_length, setting
 from scripts.plan.throughput import find_pace, read_runs
 from scripts.plan.work import count_sequences, count_work, cut_rows, make_batch
 
-Json = dict[str, Any]
 
-USABLE_TIME = 0.95
-"""Share of a stage's time that its steps may take; the rest is for saving (`scripts/train/budget.py`)."""
-
-
-def make_forecast(config: Config, work: Path, results: Path, attempts: int | None = None) -> Json:
-    """The plan.
+def make_plan(config: Config, paths: RunPaths, attempts: int | None = None) -> RunPlan:
+    """The plan of a run.
 
     Args:
-        work: the run's folder of heavy files; other runs' stand beside it.
-        results: the run's results.
-        attempts: at a job that its time limit ends; None where nobody ends jobs, or when it is not known.
+        config: the configuration.
+        paths: files of the run.
+        attempts: number of attempts at a job that reaches its time limit; None if jobs have no limit, or if unknown.
 
     Returns:
-        `run`, `device`, `model` (shape, and where it was found), `stages`, `benchmarks`, `totals`. What nobody knows is
-        null. Hours, GPU-hours, energy (kWh) and money are of the whole stage, memory is in bytes of one GPU or process.
+        The plan. Unknown values are null. Hours, GPU-hours, energy (kWh) and money are for a complete stage, memory is
+        in bytes of one GPU or process.
 
     Raises:
-        UserError: a stage has arguments that cannot be counted with, or too few rows.
+        UserError: a stage has arguments of a wrong type or range, or too few rows.
     """
-    shape, found = find_shape(config.model.source, work / "models" / "base" / "manifest.json", Path(config.run.cache))
-    stages = forecast_stages(config, shape, work, attempts)
-    benchmarks = [plan_benchmark(config, name, shape, work, results) for name in config.benchmarks]
-    totals = {rate: add_up([entry[rate] for entry in (*stages, *benchmarks)]) for rate in RATES}
+    shape, found = find_shape(config.model.source, paths.model(BASE), Path(config.run.cache))
+    stages = plan_stages(config, shape, paths, attempts)
+    benchmarks = [plan_benchmark(config, name, shape, paths) for name in config.benchmarks]
+    entries: list[Costs] = [*stages, *benchmarks]
     return {
         "run": config.run.name,
         "device": describe_device(config),
         "model": {
             "parameters": shape.parameters if shape else None,
-            "found_in": found if shape or found.startswith("nothing") else f"{found}, but it is of a kind unknown here",
+            "found_in": found if shape or found.startswith("nothing") else f"{found}, but its architecture is unknown",
         },
         "currency": config.plan.currency,
         "stages": stages,
         "benchmarks": benchmarks,
-        "totals": totals
-        | {
+        "totals": {
+            "gpu_hours": add_up([entry["gpu_hours"] for entry in entries]),
+            "energy_kwh": add_up([entry["energy_kwh"] for entry in entries]),
+            "money": add_up([entry["money"] for entry in entries]),
             "training_gpu_hours": add_up([stage["gpu_hours"] for stage in stages]),
             "evaluation_gpu_hours": add_up([benchmark["gpu_hours"] for benchmark in benchmarks]),
         },
     }
 
 
-def forecast_stages(config: Config, shape: Shape | None, work: Path, attempts: int | None = None) -> list[Json]:
+def plan_stages(config: Config, shape: Shape | None, paths: RunPaths, attempts: int | None = None) -> list[StagePlan]:
     """The stages of the plan, parents before children."""
-    return [_plan_stage(config, name, shape, work, attempts) for name in config.lineage()]
+    return [_plan_stage(config, name, shape, paths, attempts) for name in config.lineage()]
 
 
 def describe_device(config: Config) -> str:
-    """What stages train on, in words."""
-    wanted = config.resources.train
-    if not wanted.gpus:
-        return f"{wanted.processes} x CPU, {wanted.cpus} threads"
-    return f"{wanted.processes} x {config.plan.gpu or 'GPU of a kind that plan.gpu does not name'}"
+    """The hardware that stages train on, in words."""
+    resources = config.resources.train
+    if not resources.gpus:
+        return f"{resources.processes} x CPU, {resources.cpus} threads"
+    return f"{resources.processes} x {config.plan.gpu or 'GPU (model not set in plan.gpu)'}"
 
 
-def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path, attempts: int | None) -> Json:
-    stage, manifest = config.stages[name], work / "models" / name / "manifest.json"
+def _plan_stage(config: Config, name: str, shape: Shape | None, paths: RunPaths, attempts: int | None) -> StagePlan:
+    stage = config.stages[name]
     check_numbers(name, stage)
     processes = config.resources.train.processes
-    rows = bound_lengths(read_rows(config, stage.dataset, work), max_length(stage))
-    planned: Json = {
-        "name": name,
-        "method": stage.method,
-        "tuning": stage.tuning,
-        "rows": rows.train,
-        "rows_are": rows.rows_are,
-        "tokens_are": rows.tokens_are,
-    }
-    rows = cut_rows(stage, rows)
+    counted = bound_lengths(read_rows(config, stage.dataset, paths), max_length(stage))
+    rows = cut_rows(stage, counted)
     sequences = count_sequences(stage, rows)
     schedule = count_steps(name, stage, sequences, processes) if sequences is not None else None
-    planned |= {
-        "steps": schedule.steps if schedule else max(0, setting(stage, "max_steps")) or None,
-        "steps_are": _describe_steps(stage, rows),
-        "epochs": schedule.epochs if schedule else None,
-        "effective_batch": schedule.effective_batch if schedule else None,
-    }
     trained = shape.trained_parameters(stage) if shape else None
     done = None
     pace = None
@@ -100,7 +85,9 @@ def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path, atte
     if shape and trained is not None:
         adapters = trained if stage.tuning != "full" else 0
         done = count_work(stage, rows, schedule, shape.cost(adapters)) if schedule else None
-        pace = find_pace(stage, _device_of(config), shape.parameters, read_runs(work.parent, but=manifest))
+        pace = find_pace(
+            stage, _device_of(config), shape.parameters, read_runs(paths.models_of_all_runs(), but=paths.model(name))
+        )
         batch = make_batch(stage, rows, schedule)
         setup = Setup(config.resources.train.gpus > 0, config.model.dtype, processes, adapters)
         memory = estimate_memory(shape, stage, setup, batch) if batch else None
@@ -109,28 +96,40 @@ def _plan_stage(config: Config, name: str, shape: Shape | None, work: Path, atte
         flops = done.flops + (0 if pace.is_measured else done.recomputed)
         hours = flops / (pace.flops * processes) / 3600
     size = sum(memory.values()) if memory else None
+    memory_limit = _memory_limit(config)
+    memory_is: Certainty = "at most" if memory and memory["kernels"] else "expected" if memory else "unknown"
     limit, over_time = stage_hours(stage, config.resources.train.hours, attempts)
-    planned |= {
+    is_bound = "at most" in (rows.rows_are, rows.tokens_are) or stage.method == "grpo"
+    return {
+        "name": name,
+        "method": stage.method,
+        "tuning": stage.tuning,
+        "rows": counted.train,
+        "rows_are": counted.rows_are,
+        "tokens_are": counted.tokens_are,
+        "steps": schedule.steps if schedule else max(0, setting(stage, "max_steps")) or None,
+        "steps_are": _describe_steps(stage, rows),
+        "epochs": schedule.epochs if schedule else None,
+        "effective_batch": schedule.effective_batch if schedule else None,
         "tokens": done.tokens if done else None,
         "flops": done.flops if done else None,
-        "parameters_trained": trained,
+        "trainable_parameters": trained,
         "memory": memory,
         "memory_bytes": size,
-        "memory_limit_bytes": _memory_limit(config),
+        "memory_is": memory_is,
+        "memory_limit_bytes": memory_limit,
         "pace": pace.source if pace else f"unknown: {_explain_pace(config, trained is not None)}",
         "hours": hours,
         "hours_limit": limit,
+        **cost_of(config, hours, processes if config.resources.train.gpus else 0),
+        "work_is": "at most" if is_bound else "expected" if rows.rows_are == "expected" else rows.tokens_are,
+        "verdict": {
+            "fits_memory": _fits_memory(memory, memory_limit),
+            "fits_time": is_within(hours, USABLE_TIME * limit, is_bound),
+            "over_time": over_time,
+        },
+        "used": _read_used(paths.model(name)),
     }
-    planned |= cost_of(config, hours, processes if config.resources.train.gpus else 0)
-    is_bound = "at most" in (rows.rows_are, rows.tokens_are) or stage.method == "grpo"
-    planned["work_is"] = "at most" if is_bound else "expected" if rows.rows_are == "expected" else rows.tokens_are
-    planned["verdict"] = {
-        "fits_memory": is_within(size, planned["memory_limit_bytes"]),
-        "fits_time": is_within(hours, USABLE_TIME * limit, is_bound),
-        "over_time": over_time,
-    }
-    planned["used"] = _read_used(manifest)
-    return planned
 
 
 def _device_of(config: Config) -> str | None:
@@ -138,44 +137,53 @@ def _device_of(config: Config) -> str | None:
 
 
 def _explain_pace(config: Config, is_counted: bool) -> str:
-    """Why the pace of a stage is not known."""
+    """Why the pace of a stage is unknown."""
     if not is_counted:
-        return "neither is what the stage trains"
+        return "the number of trained parameters is unknown"
     if not config.resources.train.gpus:
-        return "no stage like it was measured on a CPU, and none is assumed"
+        return "no similar stage was measured on a CPU, and none is assumed"
     if config.plan.gpu is None:
-        return "plan.gpu does not name the GPUs"
-    return f"no stage like it was measured on {config.plan.gpu}, which scripts/common/gpus.py does not know"
+        return "plan.gpu is not set"
+    return f"no similar stage was measured on {config.plan.gpu}, and scripts/common/gpus.py does not list it"
 
 
 def _memory_limit(config: Config) -> float | None:
-    """Bytes that a process has: those of its GPU, or its share of the machine's."""
-    wanted = config.resources.train
-    return gpu_memory(config) if wanted.gpus else wanted.memory_gb * 1e9
+    """Bytes that a process can use: those of its GPU, or of its job."""
+    resources = config.resources.train
+    return gpu_memory(config) if resources.gpus else resources.memory_gb * 1e9
 
 
-def _describe_steps(stage: Stage, rows: Rows) -> str:
-    """How sure the number of steps is: as sure as the rows, and where they are packed, the tokens."""
+def _fits_memory(memory: dict[str, float] | None, limit: float | None) -> bool | None:
+    """Whether a stage fits; None if unknown, or if only the upper bound for kernels exceeds the limit."""
+    if memory is None or limit is None:
+        return None
+    least, most = sum(memory.values()) - memory["kernels"], sum(memory.values())
+    return is_within(most, limit, is_bound=least <= limit)
+
+
+def _describe_steps(stage: Stage, rows: Rows) -> Certainty:
+    """Certainty of the number of steps: that of the rows and, with packing, of the tokens."""
     if setting(stage, "max_steps") > 0:
         return "measured"
     known = [rows.rows_are, *([rows.tokens_are] if stage.args.get("packing") else [])]
-    return next((word for word in ("unknown", "at most", "expected") if word in known), "measured")
+    worst_first: tuple[Certainty, ...] = ("unknown", "at most", "expected")
+    return next((word for word in worst_first if word in known), "measured")
 
 
-def _read_used(manifest: Path) -> Json | None:
-    """What a finished stage took; None while it is not finished."""
+def _read_used(manifest: Path) -> StageUse | None:
+    """What a finished stage used; None if it is not finished."""
     if not manifest.is_file():
         return None
-    described = read_json(manifest)
+    described: StageManifest = read_json(manifest)
     facts = described["facts"]
     return {
         "steps": facts["steps"],
         "epochs": facts["epochs"],
         "tokens": facts["tokens"],
-        "flops": facts.get("flops"),
+        "flops": facts["flops"],
         "hours": facts["train_seconds"] / 3600,
         "memory_bytes": described["peak_gpu_memory_bytes"] or described["peak_memory_bytes"],
-        "energy_kwh": facts.get("energy_kwh"),
-        "parameters_trained": facts["trainable_parameters"],
+        "energy_kwh": facts["energy_kwh"],
+        "trainable_parameters": facts["trainable_parameters"],
         "device": described["device"],
     }

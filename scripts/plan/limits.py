@@ -1,36 +1,39 @@
-"""What a job may take, and whether it does."""
+"""Memory and time limits of jobs."""
 
 from scripts.common.config import Config, Stage
 from scripts.common.gpus import find_gpu
+from scripts.common.records import OverTime
 
 
 def gpu_memory(config: Config) -> float | None:
-    """Bytes of a GPU of the run; None where it is not known."""
+    """Memory of a GPU of the run in bytes; None if unknown."""
     known = find_gpu(config.plan.gpu) if config.plan.gpu else None
     size = config.plan.gpu_memory_gb or (known.memory_gb if known else None)
     return size * 1e9 if size else None
 
 
-def stage_hours(stage: Stage, hours: float, attempts: int | None) -> tuple[float, str]:
-    """Hours that a stage has, and what becomes of one that takes longer.
+def stage_hours(stage: Stage, hours: float, attempts: int | None) -> tuple[float, OverTime]:
+    """The time limit of a stage, and what happens beyond it.
 
-    A job ends after `hours`, and is submitted again until its attempts are used up; each goes on from a checkpoint.
+    A job ends after `hours`. It is submitted again until its attempts are used up, and resumes from a checkpoint.
 
     Args:
-        hours: of one job.
-        attempts: at a job; None where nobody ends jobs, or where it is not known how often they are submitted.
+        stage: the stage, with its `time_limit`.
+        hours: time limit of one job.
+        attempts: number of attempts at a job; None if jobs have no limit, or if it is unknown.
 
     Returns:
-        `fit` or `refuse`, as the stage says, where `time_limit` is what it meets first; else `end`: it is not finished.
+        The limit in hours. If it is the stage's `time_limit`, also the stage's `over_time` (`fit` or `refuse`), else
+        `end`: the stage stays unfinished.
     """
-    whole = hours * attempts if attempts else None
-    if stage.time_limit and (whole is None or stage.time_limit <= whole):
+    total = hours * attempts if attempts else None
+    if stage.time_limit and (total is None or stage.time_limit <= total):
         return stage.time_limit, stage.over_time
-    return whole or hours, "end"
+    return total or hours, "end"
 
 
 def is_within(value: float | None, limit: float | None, is_bound: bool = False) -> bool | None:
-    """Whether a value keeps its limit; None when one is not known, or when only a bound of the value lies beyond."""
+    """Whether a value is within its limit; None if either is unknown, or if an upper bound exceeds the limit."""
     if value is None or limit is None or (is_bound and value > limit):
         return None
     return value <= limit

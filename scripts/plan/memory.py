@@ -1,7 +1,8 @@
-"""Memory that a stage needs on one GPU, or in one process on a CPU: what is held, by what it is held for.
+"""Estimate the memory of a stage on one GPU, or in one process on a CPU, by purpose.
 
-Bytes of a number are a = 2 in bfloat16 and a = 4 in float32; N are the model's parameters, T those that are trained, P
-the processes. Each function says its formula and where it comes from. What was measured on CPUs is in docs/plan.md.
+a is the number of bytes of a number in the run's precision: 2 in bfloat16, 4 in float32. N is the number of parameters,
+T the number of trained ones, P the number of processes. Each function documents its formula and the source.
+docs/plan.md has the measurements on CPUs.
 """
 
 from dataclasses import dataclass
@@ -11,47 +12,50 @@ from scripts.plan.shape import Shape
 from scripts.plan.steps import setting
 
 FOUR_BITS = 0.5 + 0.127 / 8
-"""Bytes of a weight in nf4, and of the scales of its block of 64, quantised again (QLoRA, Dettmers et al. 2023)."""
+"""Bytes of a weight in NF4, including the double-quantised scales of its block of 64 (QLoRA, Dettmers et al. 2023)."""
 
 BUCKET = 500_000_000
 """Gradients in one of DeepSpeed's buckets (`reduce_bucket_size`, default of 0.19.8); with overlap there are two."""
 
 LIVE = 1_000_000_000
-"""Weights that ZeRO-3 has gathered at once (`stage3_max_live_parameters`, default of DeepSpeed 0.19.8)."""
+"""Weights that ZeRO-3 gathers at once (`stage3_max_live_parameters`, default of DeepSpeed 0.19.8)."""
 
 TILE_TOKENS = 4_096
 TILE_WORDS = {"cpu": 2_048, "gpu": 32_768}
-"""Tokens and words of the tiles in which TRL 1.16 multiplies by the LM head (`trl/kernels/chunked_logprob.py`); on CPUs
-their width is ours (`scripts/train/lm_head.py`)."""
+"""Tokens and vocabulary entries of the tiles in which TRL 1.16 computes the LM head (`trl/kernels/chunked_logprob.py`).
+On CPUs, `scripts/train/lm_head.py` sets the width."""
 
 FRAMEWORK = {"cpu": 0.62e9, "gpu": 2.0e9}
-"""Bytes that libraries take whatever is trained: on CPUs measured (Python, torch, transformers, TRL), on GPUs assumed
-(context, kernels, communication, gaps between blocks)."""
+"""Bytes that libraries use in every stage: measured on CPUs (Python, torch, transformers, TRL), assumed on GPUs
+(context, kernels, communication, fragmentation)."""
 
 KERNELS = 19e6
-"""Bytes that a CPU process keeps for each size of batch that it meets: oneDNN compiles some 25 products for a size.
-Measured on tiny models: 1.09 GB after batches of 24 sizes, 0.64 GB after batches of two."""
+"""Most bytes that a CPU process keeps for each batch size: oneDNN compiles about 25 matrix products for a size.
+
+Measured on tiny models: 1.09 GB after batches of 24 sizes, 0.64 GB after batches of two. Only processors with bfloat16
+units do this. Others use prebuilt kernels for float32 matrices and keep nothing (0.60 GB after 24 sizes). A plan does
+not know the processor of its jobs."""
 
 KEPT_SIZES = 40
-"""Sizes whose products oneDNN keeps: its cache holds 1,024 of them (`ONEDNN_PRIMITIVE_CACHE_CAPACITY`)."""
+"""Batch sizes whose products fit oneDNN's cache of 1,024 entries (`ONEDNN_PRIMITIVE_CACHE_CAPACITY`)."""
 
 HEAP = 1.6
-"""Bytes that a process on a CPU holds for one that is kept for the backward pass: the C library's heap does not give
-back what lay between. Measured on full and LoRA training of SmolLM2-135M; torch's allocator on GPUs reuses it."""
+"""Bytes that a CPU process holds for each byte kept for the backward pass, since the C library's heap does not return
+gaps. Measured on full and LoRA training of SmolLM2-135M. On GPUs, torch's allocator reuses gaps."""
 
 OPTIMISER_STATES = {"sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion_32bit": 1}
-"""Numbers that an optimiser keeps for each weight; all others are taken for Adam's two."""
+"""Numbers that an optimiser keeps for each weight. All others are assumed to keep two, as Adam does."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What goes through the model at once in one process.
+    """The largest batch of one process.
 
     Args:
-        tokens: with padding.
-        length: of the longest sequence, which the mask of padded ones is as wide as.
-        padded: sequences of unequal length lie side by side, so that attention needs a mask.
-        sizes: different sizes that its batches are expected to have.
+        tokens: number of tokens, including padding.
+        length: tokens of the longest sequence, and width of the attention mask.
+        padded: sequences of different lengths are padded, so attention needs a mask.
+        sizes: expected number of distinct batch sizes during training.
     """
 
     tokens: int
@@ -62,13 +66,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Setup:
-    """What decides on the memory of a stage beside its model and its batch.
+    """What determines the memory of a stage, besides its model and its batch.
 
     Args:
-        on_gpu: else on CPUs, where the process' whole memory counts.
+        on_gpu: whether it trains on GPUs. On CPUs, all memory of the process counts.
         dtype: `model.dtype`.
-        processes: that train together.
-        adapters: parameters of its adapters; 0 when all weights are trained.
+        processes: number of training processes.
+        adapters: parameters of the adapters; 0 if all weights are trained.
     """
 
     on_gpu: bool
@@ -83,9 +87,9 @@ class Setup:
 
 
 def estimate_memory(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> dict[str, float]:
-    """Bytes by what they are held for at the peak, which is the end of a forward pass; they add up.
+    """Bytes by purpose at the peak, which is the end of a forward pass. Their sum is the total.
 
-    Without accumulation, gradients come only while activations go, so that only the larger of both counts.
+    Without gradient accumulation, gradients replace activations during the backward pass, so only the larger counts.
     """
     activations, head = _activations(shape, stage, setup, batch), _head(shape, stage, setup, batch)
     gradients, buckets = _gradients(shape, stage, setup)
@@ -98,21 +102,22 @@ def estimate_memory(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> d
         "reference": _reference(shape, stage, setup),
         "activations": activations,
         "head": head,
-        "framework": FRAMEWORK["gpu"] if setup.on_gpu else FRAMEWORK["cpu"] + KERNELS * min(batch.sizes, KEPT_SIZES),
+        "framework": FRAMEWORK["gpu"] if setup.on_gpu else FRAMEWORK["cpu"],
+        "kernels": 0.0 if setup.on_gpu else KERNELS * min(batch.sizes, KEPT_SIZES),
     }
-    # The check of the saved model counts only where it takes more than what a step holds and it does not. On CPUs the
-    # heap keeps the room of gradients and activations.
+    # Checking the saved model adds only what exceeds the memory of a step that is free by then. On CPUs the heap keeps
+    # the memory of gradients and activations.
     freed = head + (parts["gradients"] + activations if setup.on_gpu else 0)
     return parts | {"saving": max(0.0, _saving(shape, stage, setup) - freed)}
 
 
 def _is_spread(stage: Stage) -> bool:
-    """The strategy spreads the weights themselves over the processes."""
+    """Whether the strategy shards the weights themselves."""
     return stage.strategy in ("zero3", "fsdp2")
 
 
 def _holds_copies(stage: Stage) -> bool:
-    """DeepSpeed holds float32 copies of what is trained, so the model itself is in the run's precision."""
+    """Whether DeepSpeed keeps float32 copies of trained weights, so that the model itself is in the run's precision."""
     return stage.strategy in ("zero2", "zero3")
 
 
@@ -121,11 +126,11 @@ def _trained(shape: Shape, setup: Setup) -> int:
 
 
 def _weights(shape: Shape, stage: Stage, setup: Setup) -> float:
-    """What `scripts/train/model.py` loads, and what the precision and the strategy add.
+    """Weights as `scripts/train/model.py` loads them, and what precision and strategy add.
 
-    Full: 4 N, with DeepSpeed a N; LoRA: a N and the adapters in float32 (a with DeepSpeed); QLoRA: linear layers in 4
-    bits, the rest a, adapters in bfloat16 (TRL). ZeRO-3 and FSDP2 leave 1 / P of it, and gather what they compute with.
-    Where float32 weights compute in bfloat16, autocast keeps bfloat16 copies through a step: 2 N.
+    Full: 4 N, or a N with DeepSpeed. LoRA: a N and adapters in float32 (a with DeepSpeed). QLoRA: linear layers in 4
+    bits, all others a, adapters in bfloat16 (TRL). ZeRO-3 and FSDP2 keep 1 / P of them, and gather those in use. If
+    float32 weights compute in bfloat16, autocast keeps bfloat16 copies during a step: 2 N.
     """
     a, n, rest = setup.number, shape.parameters, shape.parameters - shape.linear_parameters
     if stage.tuning == "qlora":
@@ -137,21 +142,21 @@ def _weights(shape: Shape, stage: Stage, setup: Setup) -> float:
     if stage.strategy == "zero3":
         return held / setup.processes + a * min(n, LIVE)
     if stage.strategy == "fsdp2":
-        # Of the layers two are gathered at once: the one that computes, and the next.
+        # Two layers are gathered at once: the current one and the next.
         return held / setup.processes + a * (shape.embedding + 2 * shape.linear_parameters / shape.layers)
     return held + (2 * n if _casts(stage, setup) and stage.tuning == "full" else 0)
 
 
 def _casts(stage: Stage, setup: Setup) -> bool:
-    """Trained weights are float32 and products bfloat16, by autocast; not so with DeepSpeed."""
+    """Whether autocast computes products of float32 weights in bfloat16; not with DeepSpeed."""
     return bool(stage.args.get("bf16", setup.dtype == "bfloat16")) and not _holds_copies(stage)
 
 
 def _gradients(shape: Shape, stage: Stage, setup: Setup) -> tuple[float, float]:
-    """Bytes of the gradients, and of the buckets that they are sent from.
+    """Bytes of the gradients, and of the buckets for communication.
 
-    A gradient has the bytes of its weight: 4 T, of QLoRA's adapters 2 T, with DeepSpeed a T. ZeRO and FSDP2 keep 1 / P.
-    DDP's buckets hold all of them once more, ZeRO's two have a fixed size.
+    A gradient has the size of its weight: 4 T; 2 T for QLoRA's adapters; a T with DeepSpeed. ZeRO and FSDP2 keep 1 / P.
+    DDP's buckets contain all gradients again; ZeRO's two buckets have a fixed size.
     """
     trained = _trained(shape, setup)
     if _holds_copies(stage):
@@ -163,9 +168,9 @@ def _gradients(shape: Shape, stage: Stage, setup: Setup) -> tuple[float, float]:
 
 
 def _optimiser(shape: Shape, stage: Stage, setup: Setup) -> float:
-    """Adam: two numbers for each trained weight, of its own precision; in 8 bits a byte each.
+    """Optimiser states. Adam: two numbers for each trained weight, in its precision, or one byte each in 8 bits.
 
-    DeepSpeed holds them in float32 beside a float32 copy of the weights (12 T), spread: 1 / P. FSDP2 spreads them too.
+    DeepSpeed keeps them in float32, with a float32 copy of the weights: 12 T, sharded to 1 / P. FSDP2 shards them too.
     """
     trained, kind = _trained(shape, setup), str(setting(stage, "optim"))
     states = OPTIMISER_STATES.get(kind, 2)
@@ -176,10 +181,10 @@ def _optimiser(shape: Shape, stage: Stage, setup: Setup) -> float:
 
 
 def _reference(shape: Shape, stage: Stage, setup: Setup) -> float:
-    """A frozen copy of the parent, in the precision of the model that is trained; DeepSpeed's is in the run's.
+    """The reference model: a frozen copy of the parent, in the trained model's precision (with DeepSpeed, the run's).
 
-    None with adapters, which are turned off instead; none where DPO's and KTO's `precompute_ref_log_probs` is set;
-    GRPO has one where `beta` is not 0.
+    There is none with adapters, which are disabled instead, none if DPO or KTO set `precompute_ref_log_probs`, and one
+    for GRPO only if `beta` is not 0.
     """
     has_one = stage.method in ("dpo", "kto") or (stage.method == "grpo" and bool(stage.args.get("beta")))
     if not has_one or stage.tuning != "full" or stage.args.get("precompute_ref_log_probs"):
@@ -189,7 +194,7 @@ def _reference(shape: Shape, stage: Stage, setup: Setup) -> float:
 
 
 def _activations(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> float:
-    """What the backward pass needs of every layer; with checkpointing the input of each, and all of one layer."""
+    """What the backward pass needs from all layers. With checkpointing: the input of each layer, and all of one."""
     layer = layer_bytes(shape, stage, setup, batch) * batch.tokens * (1 if setup.on_gpu else HEAP)
     if not stage.args.get("gradient_checkpointing"):
         return shape.layers * layer
@@ -198,28 +203,28 @@ def _activations(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> floa
 
 
 def layer_bytes(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> float:
-    """Bytes that autograd keeps of a token in one layer, for attention that keeps no weights (`sdpa`, FlashAttention).
+    """Bytes that autograd keeps for a token in one layer, if attention stores no weights (`sdpa`, FlashAttention).
 
-    Counted with PyTorch's hooks for saved tensors on transformers 5.23's Llama and Qwen3, and counted again by
-    tests/plan/test_memory.py. With h, q, k, f the widths of the stream, the queries, the keys and the feed-forward:
+    Counted with PyTorch's hooks for saved tensors on Llama and Qwen3 of transformers 5.23, and checked by
+    tests/plan/test_memory.py. With h, q, k, f the widths of the residual stream, queries, keys and feed-forward layers:
 
-    - norms: what is normed in float32, 2 x 4 h; the normed in the stream's precision s where its weight is trained,
-      2 s h; the output in s, 2 s h, unless it is cast for each linear layer that takes it;
-    - queries, keys, values and the output of attention: a (2 q + 2 k); with a mask PyTorch's `sdpa` repeats keys and
-      values for all heads, and keeps the mask: a (4 q) and a for each position;
-    - norms of heads (Qwen3): (4 + s) (q + k) where their weights are trained, else 4 (q + k);
-    - feed-forward: gate, up, the activated gate and the product: 4 a f;
-    - under autocast with float32 weights, and for float32 adapters around bfloat16 ones, each linear layer keeps a cast
-      of its own input instead of sharing it;
-    - adapters: r numbers for each; with dropout a copy of the input of each, and its mask.
+    - norms: the input in float32, 2 x 4 h; the normalised input in the stream's precision s if the norm is trained,
+      2 s h; the output in s, 2 s h, unless it is cast for each linear layer that uses it;
+    - queries, keys, values and the output of attention: a (2 q + 2 k). With a mask, PyTorch's `sdpa` repeats keys and
+      values for all heads, and keeps the mask: a (4 q), and a for each position;
+    - head norms (Qwen3): (4 + s) (q + k) if they are trained, else 4 (q + k);
+    - feed-forward: gate, up, activated gate and product: 4 a f;
+    - under autocast with float32 weights, and for float32 adapters around bfloat16 weights, each linear layer keeps its
+      own cast input instead of sharing it;
+    - adapters: r numbers for each; with dropout, a copy of each input and its mask.
     """
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
     is_full, casts = stage.tuning == "full", _casts(stage, setup)
     a = 2 if casts else setup.number if not is_full or _holds_copies(stage) else 4
     stream = 4 if is_full and casts else a
-    inputs = 5 * h + q + f  # of all linear layers together
+    inputs = 5 * h + q + f  # of all linear layers
     copies = casts and (is_full or stage.tuning == "lora")
-    # What is cast is kept once for each layer that takes it; what lies in the stream's precision is kept anyway.
+    # A cast input is kept once for each layer that uses it. Inputs in the stream's precision are kept in any case.
     norms = 2 * (4 * h + (stream * h if is_full else 0)) + (0 if copies else 2 * a * h)
     cast = a * (5 * h + (0 if is_full else q)) if copies else 0
     attention = a * (4 * q + batch.length if batch.padded else 2 * q + 2 * k)
@@ -233,12 +238,12 @@ def layer_bytes(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> float
 
 
 def _head(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> float:
-    """Logits and what becomes of them.
+    """The LM head: logits and their gradients.
 
-    ORPO keeps the logits of all tokens: themselves, and in float32 their log-softmax and its gradient. All others
-    multiply in tiles: a buffer for one in the precision of the products, as wide as a tile can be, and on CPUs, which
-    have no kernel for it, six times its contents in float32. The gradients of the last hidden states are float32, and
-    so are those of the head where it is trained.
+    ORPO keeps the logits of all tokens, and in float32 their log-softmax and its gradient. All other methods compute
+    tiles: a buffer for one tile of the greatest width in the precision of products, and on CPUs, which have no kernel,
+    six float32 copies of its contents. Gradients of the last hidden states are float32, and so are those of the head if
+    it is trained.
     """
     a = 2 if _casts(stage, setup) else setup.number
     gradients = 4 * batch.tokens * shape.hidden + (4 * shape.embedding if not setup.adapters else 0)
@@ -249,8 +254,8 @@ def _head(shape: Shape, stage: Stage, setup: Setup, batch: Batch) -> float:
 
 
 def _saving(shape: Shape, stage: Stage, setup: Setup) -> float:
-    """What saving and its check add (`scripts/train/model.py`): the model in float32, 4 N, twice but not at once.
+    """Saving and checking the model (`scripts/train/model.py`): it is loaded twice in float32, but not at once: 4 N.
 
-    That is in main memory; of a GPU only QLoRA takes it, whose weights are dequantised where they were trained.
+    This uses main memory. Only QLoRA uses memory of the GPU, since its weights are dequantised there.
     """
     return 0.0 if setup.on_gpu and stage.tuning != "qlora" else 4.0 * shape.parameters

@@ -1,18 +1,14 @@
-"""What hours cost: GPU-hours, energy, money."""
-
-from typing import Any
+"""The cost of hours: GPU-hours, energy and money."""
 
 from scripts.common.config import Config
 from scripts.common.gpus import find_gpu
-
-RATES = ("gpu_hours", "energy_kwh", "money")
-"""What is told of each job, and added up."""
+from scripts.common.records import Costs
 
 
-def cost_of(config: Config, hours: float | None, gpus: int) -> dict[str, Any]:
-    """GPU-hours, energy in kWh and money of jobs that take so long on so many GPUs; nothing of it without GPUs."""
+def cost_of(config: Config, hours: float | None, gpus: int) -> Costs:
+    """GPU-hours, energy in kWh and money of jobs with these hours and GPUs; all None without GPUs."""
     if hours is None or not gpus:
-        return dict.fromkeys(RATES)
+        return {"gpu_hours": None, "energy_kwh": None, "money": None}
     rates = config.plan
     known = find_gpu(rates.gpu) if rates.gpu else None
     watts = rates.watts_per_gpu or (known.watts if known else None)
@@ -26,6 +22,6 @@ def cost_of(config: Config, hours: float | None, gpus: int) -> dict[str, Any]:
 
 
 def add_up(values: list[float | None]) -> float | None:
-    """The sum of what is known; None where nothing is."""
+    """The sum of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None

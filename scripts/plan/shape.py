@@ -1,4 +1,4 @@
-"""The shape of a model: what its parameters, its memory and its FLOPs are counted from, without loading it."""
+"""The shape of a model, from which parameters, memory and FLOPs are computed without loading it."""
 
 import os
 from collections.abc import Mapping
@@ -9,20 +9,21 @@ from typing import Any
 import yaml
 
 from scripts.common.config import FileModel, HubModel, Lora, PackageModel, RandomModel, Stage
-from scripts.common.files import hash_json, read_json
+from scripts.common.files import read_json
 from scripts.common.flops import Cost
 from scripts.common.manifest import find_model
+from scripts.common.paths import shared_model
 
 SHAPES = Path(__file__).with_name("shapes.yaml")
-"""Shapes of hub models that need not be here yet."""
+"""Shapes of hub models that need not be downloaded."""
 
 FAMILIES = ("gemma", "llama", "mistral", "qwen2", "qwen3", "smollm3")
-"""Kinds of models that are counted; a test holds the count of each against transformers."""
+"""Supported model types. A test compares the parameters of each with transformers."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A dense decoder with gated feed-forward layers, as Llama's and Qwen's families are.
+    """A dense decoder with gated feed-forward layers, such as Llama or Qwen.
 
     Args:
         hidden: width of the residual stream.
@@ -32,8 +33,8 @@ class Shape:
         head_size: width of a head.
         intermediate: width of the feed-forward layers.
         vocabulary: rows of the embedding.
-        tied: the embedding is the LM head as well.
-        norms_heads: queries and keys are normed, head by head, as in Qwen3.
+        tied: the embedding is also the LM head.
+        norms_heads: queries and keys are normalised per head, as in Qwen3.
         has_biases: queries, keys and values have biases, as in Qwen2.
     """
 
@@ -50,17 +51,17 @@ class Shape:
 
     @property
     def queries(self) -> int:
-        """Width of all queries."""
+        """Total width of the queries."""
         return self.heads * self.head_size
 
     @property
     def keys(self) -> int:
-        """Width of all keys, and of all values."""
+        """Total width of the keys, and of the values."""
         return self.kv_heads * self.head_size
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """Linear layers of a layer: width of what comes in and goes out, by name."""
+        """Input and output width of the linear layers in a decoder layer, by name."""
         return {
             "q_proj": (self.hidden, self.queries),
             "k_proj": (self.hidden, self.keys),
@@ -73,7 +74,7 @@ class Shape:
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of all linear layers but the LM head: those that QLoRA holds in 4 bits."""
+        """Weights of all linear layers except the LM head, which QLoRA keeps in 4 bits."""
         return self.layers * sum(inner * outer for inner, outer in self.linears.values())
 
     @property
@@ -83,15 +84,15 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """All weights; a tied embedding counts once."""
+        """All weights. A tied embedding counts once."""
         norms = self.layers * (2 * self.hidden + (2 * self.head_size if self.norms_heads else 0)) + self.hidden
         biases = self.layers * (self.queries + 2 * self.keys) if self.has_biases else 0
         return self.linear_parameters + norms + biases + self.embedding * (1 if self.tied else 2)
 
     def adapter_parameters(self, lora: Lora) -> int | None:
-        """Weights of LoRA's adapters: `r` rows and `r` columns around each target, and DoRA's magnitudes.
+        """Weights of LoRA adapters: two factors of rank `r` for each target, and DoRA's magnitudes.
 
-        None where `target_modules` is a regular expression, or names a module that is no linear layer of ours.
+        None if `target_modules` is a regular expression, or has a module that is not one of `linears`.
         """
         targets = [*self.linears] if lora.target_modules == "all-linear" else lora.target_modules
         if isinstance(targets, str) or not {*targets} <= {*self.linears}:
@@ -101,11 +102,11 @@ class Shape:
         return self.layers * (lora.r * sum(inner + outer for inner, outer in widths) + magnitudes)
 
     def trained_parameters(self, stage: Stage) -> int | None:
-        """Weights that a stage trains; None where that is not known."""
+        """Weights that a stage trains; None if unknown."""
         return self.parameters if stage.tuning == "full" else self.adapter_parameters(stage.lora)
 
     def cost(self, adapters: int) -> Cost:
-        """What a token costs, with so many parameters in adapters."""
+        """The cost of a token, with this number of adapter parameters."""
         return Cost(
             multiplying=self.parameters - (0 if self.tied else self.embedding),
             adapters=adapters,
@@ -114,7 +115,7 @@ class Shape:
 
 
 def read_shape(config: Mapping[str, Any]) -> Shape | None:
-    """The shape that a model's `config.json` tells; None for another kind of model, such as a mixture of experts."""
+    """The shape from a model's `config.json`; None for unsupported models, such as mixtures of experts."""
     text: Mapping[str, Any] = config.get("text_config", config)
     if text.get("model_type") not in FAMILIES or text.get("attention_bias") or text.get("mlp_bias"):
         return None
@@ -143,12 +144,12 @@ def find_shape(
 
     Args:
         source: section `model.source`.
-        manifest: manifest of the base model, which need not be there.
-        cache: folder of downloads that runs share.
+        manifest: manifest of the base model, which need not exist.
+        cache: cache folder that runs share.
     """
     places = {
         "the run's base model": find_model(manifest),
-        "a model that runs share": cache / "models" / hash_json(source.part())[:16],
+        "the shared cache": shared_model(cache, source),
     }
     match source:
         case RandomModel():
@@ -165,11 +166,11 @@ def find_shape(
     known = yaml.safe_load(SHAPES.read_text(encoding="utf-8"))
     if isinstance(source, HubModel) and source.repository in known:
         return read_shape(known[source.repository]), f"scripts/plan/{SHAPES.name}"
-    return None, "nothing: the model is not here yet; `snakemake download_model` brings it"
+    return None, "nothing: the model is not downloaded yet; run `snakemake download_model`"
 
 
 def find_snapshot(source: HubModel) -> Path:
-    """Where the Hugging Face cache has this revision of a repository, if it has it."""
+    """The folder of this revision in the Hugging Face cache, which need not exist."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
     repository = hub / f"models--{source.repository.replace('/', '--')}"
@@ -179,7 +180,7 @@ def find_snapshot(source: HubModel) -> Path:
 
 
 def _random_shape(source: RandomModel) -> Shape:
-    """What `download_model` makes of the section: bytes and three tokens of ChatML are its vocabulary."""
+    """The shape of the model that `download_model` creates. Its vocabulary is 256 bytes and three tokens of ChatML."""
     return Shape(
         hidden=source.hidden_size,
         layers=source.layers,

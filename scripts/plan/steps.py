@@ -1,4 +1,4 @@
-"""Steps and epochs, as transformers' Trainer and TRL will count them."""
+"""Count steps and epochs as the trainers of transformers and TRL do."""
 
 import math
 from collections import Counter
@@ -21,21 +21,21 @@ DEFAULTS: dict[str, Any] = {
     "optim": "adamw_torch_fused",
     "packing_strategy": "bfd",
 }
-"""What TRL's configs set where `args` does not; a test holds them against TRL."""
+"""Defaults of TRL's configs. A test compares them with TRL."""
 
 NO_LENGTH = 1 << 62
-"""Stands for `max_length: null`: no row is cut."""
+"""Represents `max_length: null`: no row is truncated."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often a stage updates its weights.
+    """The optimiser steps of a stage.
 
     Args:
         sequences: sequences of an epoch: rows, packed rows, or for GRPO sampled answers.
         effective_batch: sequences of a step.
-        steps_per_epoch: steps of a whole epoch.
-        steps: steps of the whole stage.
+        steps_per_epoch: steps of a complete epoch.
+        steps: steps of the stage.
     """
 
     sequences: int
@@ -62,11 +62,11 @@ NUMBERS = {
     "eval_steps",
     "logging_steps",
 }
-"""Arguments that are counted with, and must be numbers above 0."""
+"""Arguments that the plan computes with, which must be numbers above 0."""
 
 
 def check_numbers(name: str, stage: Stage) -> None:
-    """Raises UserError, a line each, for arguments of a stage that cannot be counted with."""
+    """Raises UserError, with one line each, for arguments of a stage that are not valid numbers."""
     problems = [
         f"stages.{name}.args.{key}: a number above 0 is needed (given: {value!r})"
         for key, value in stage.args.items()
@@ -89,7 +89,7 @@ def setting(stage: Stage, name: str) -> Any:
 
 
 def max_length(stage: Stage) -> int:
-    """Tokens after which a row is cut. Rows that are laid end to end without packing are not cut unless that is set."""
+    """Tokens after which a row is truncated. With `padding_free` but no packing, only if `max_length` is set."""
     uncut = stage.method == "grpo" or (stage.args.get("padding_free") and not stage.args.get("packing"))
     length = stage.args.get("max_length", NO_LENGTH if uncut else DEFAULTS["max_length"])
     return NO_LENGTH if length is None else int(length)
@@ -98,17 +98,18 @@ def max_length(stage: Stage) -> int:
 def count_steps(name: str, stage: Stage, sequences: int, processes: int) -> Schedule:
     """The schedule of a stage.
 
-    It follows `Trainer.set_initial_training_values` of transformers 5.23: batches of an epoch (accelerate gives each
-    process as many, so a remainder counts as a whole one unless `dataloader_drop_last`), steps by accumulation, rounded
-    up, and epochs times steps, rounded up; `max_steps` goes before epochs.
+    It follows `Trainer.set_initial_training_values` of transformers 5.23. Accelerate gives each process the same number
+    of batches, so a remainder counts as a full batch unless `dataloader_drop_last` is set. Steps per epoch are batches
+    divided by accumulation, rounded up. Steps are epochs times that, rounded up, or `max_steps` if it is set.
 
     Args:
-        name: of the stage, for messages.
+        name: name of the stage, for messages.
+        stage: the stage.
         sequences: rows, or packed rows, of an epoch.
-        processes: processes that train together.
+        processes: number of training processes.
 
     Raises:
-        UserError: an epoch has no whole batch.
+        UserError: the rows do not fill one batch.
     """
     per_device = setting(stage, "per_device_train_batch_size")
     accumulation = setting(stage, "gradient_accumulation_steps")
@@ -128,9 +129,9 @@ def count_steps(name: str, stage: Stage, sequences: int, processes: int) -> Sche
 
 
 def count_sampled(stage: Stage, prompts: int, processes: int) -> tuple[int, int]:
-    """Answers that GRPO trains on in an epoch, and batches of each process.
+    """Answers that GRPO trains on in an epoch, and batches per process.
 
-    TRL samples `generation_batch_size` answers at once, `num_generations` to a prompt, leaves out prompts that do not
+    TRL samples `generation_batch_size` answers at once, `num_generations` for each prompt. It drops prompts that do not
     fill such a batch, and trains on each answer `num_iterations` times (`RepeatSampler` of TRL 1.16).
     """
     per_device, generations = setting(stage, "per_device_train_batch_size"), setting(stage, "num_generations")
@@ -145,21 +146,21 @@ def count_sampled(stage: Stage, prompts: int, processes: int) -> tuple[int, int]
 
 
 def count_packed(lengths: Counter[int], longest: int) -> int:
-    """Packed rows of `longest` tokens, by best fit with the longest first, as TRL's `bfd` packs.
+    """Number of packed rows of `longest` tokens with best-fit decreasing packing, as TRL's `bfd`.
 
     Args:
-        lengths: how many rows have so many tokens.
-        longest: tokens of a packed row; longer rows are cut.
+        lengths: number of rows by tokens.
+        longest: tokens of a packed row. Longer rows are truncated.
     """
     cut: Counter[int] = Counter()
     for length, rows in lengths.items():
         cut[min(length, longest)] += rows
-    free: Counter[int] = Counter()  # how many packed rows have so much room
+    free: Counter[int] = Counter()  # number of packed rows by free tokens
     packed = 0
     for length, rows in sorted(cut.items(), reverse=True):
         left = rows
         for room in sorted(room for room in free if room >= length):
-            # Each of these rows is filled with as many as fit before the next is looked at, as best fit would.
+            # Best fit fills each of these packed rows with as many rows as fit before it uses the next.
             fitting = min(left, free[room] * (room // length))
             full, rest = divmod(fitting, room // length)
             free[room] -= full + (rest > 0)

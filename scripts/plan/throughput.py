@@ -1,4 +1,4 @@
-"""How many model FLOPs a second a stage reaches in each of its processes: as measured, else as assumed."""
+"""The pace of a stage in model FLOP/s per process, measured in finished runs or else assumed."""
 
 import math
 from dataclasses import dataclass
@@ -11,21 +11,22 @@ import yaml
 from scripts.common.config import Stage
 from scripts.common.files import read_json
 from scripts.common.gpus import find_gpu
+from scripts.common.records import StageManifest
 
 TABLE = Path(__file__).with_name("throughput.yaml")
-"""What is assumed."""
+"""Assumed paces."""
 
 ALIKE = 4
-"""A measured model counts for one of up to so many times its parameters, or of as small a part."""
+"""Largest ratio between the parameters of two models that are considered similar."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a process reaches.
+    """The pace of one process.
 
     Args:
-        flops: model FLOPs a second.
-        is_measured: a finished run reached it, recomputed activations and all.
+        flops: model FLOP/s.
+        is_measured: whether a finished run reached it, including recomputed activations.
         source: where it comes from.
     """
 
@@ -34,30 +35,32 @@ class Pace:
     source: str
 
 
-def read_runs(work: Path, but: Path) -> list[dict[str, Any]]:
-    """Manifests of the trained models of all runs in a work folder that measured their FLOPs, `but` one.
+def read_runs(manifests: list[Path], but: Path) -> list[StageManifest]:
+    """The manifests of trained models with measured FLOPs, except `but`.
 
-    That one is the planned stage's own: what it used is no forecast of it.
+    `but` is the planned stage itself, whose own measurement is no forecast.
     """
-    manifests = [read_json(path) for path in sorted(work.glob("*/models/*/manifest.json")) if path != but]
-    return [m for m in manifests if m["facts"].get("flops") and m["facts"]["train_seconds"]]
+    read = [read_json(path) for path in manifests if path != but]
+    return [manifest for manifest in read if manifest["facts"].get("flops") and manifest["facts"]["train_seconds"]]
 
 
-def find_pace(stage: Stage, device: str | None, parameters: int, runs: list[dict[str, Any]]) -> Pace | None:
-    """The pace of a stage.
+def find_pace(stage: Stage, device: str | None, parameters: int, runs: list[StageManifest]) -> Pace | None:
+    """The pace of a stage; None if nothing is known.
 
-    A finished run counts where device, method, tuning, packing and checkpointing are the same and the model is of about
-    the same size; of several the one nearest in size, and the newest of those.
+    A finished run is similar if device, method, tuning, packing and checkpointing are equal and the model has a similar
+    size. Of several, the one nearest in size is used, and of those the newest.
 
     Args:
-        device: name of the GPU, `CPU`, or None when it is not known.
-        parameters: of the model.
-        runs: what `read_runs` gives.
+        stage: the stage.
+        device: name of the GPU, `CPU`, or None if unknown.
+        parameters: number of parameters of the model.
+        runs: result of `read_runs`.
     """
     alike = [run for run in runs if device and _is_alike(run, stage, device, parameters)]
     if alike:
         best = min(sorted(alike, key=_age, reverse=True), key=lambda run: _distance(run, parameters))
         facts = best["facts"]
+        assert facts["flops"] is not None  # `read_runs` omits all others
         pace = facts["flops"] / facts["train_seconds"] / facts["processes"]
         return Pace(pace, True, f"measured by {best['name']}, {best['created'][:10]}, {best['device']}")
     gpu = find_gpu(device) if device else None
@@ -69,17 +72,17 @@ def find_pace(stage: Stage, device: str | None, parameters: int, runs: list[dict
 
 
 def seconds_a_token() -> float:
-    """Seconds in which a batch of answers is assumed to grow by a token on a GPU."""
+    """Assumed seconds in which a batch of answers grows by one token on a GPU."""
     return float(_table()["decoding"]["seconds"])
 
 
 def seconds_to_load() -> float:
-    """Seconds that a benchmark's job is assumed to take on a GPU before it reads the first prompt."""
+    """Assumed seconds of a benchmark's job on a GPU before the first prompt."""
     return float(_table()["loading"]["seconds"])
 
 
 def forward_share() -> float:
-    """Share of a GPU's peak that forward passes over prompts are assumed to reach."""
+    """Assumed share of a GPU's peak in forward passes over prompts."""
     return float(_table()["forward"]["mfu"])
 
 
@@ -88,7 +91,7 @@ def _table() -> dict[str, Any]:
     return dict(yaml.safe_load(TABLE.read_text(encoding="utf-8")))
 
 
-def _is_alike(run: dict[str, Any], stage: Stage, device: str, parameters: int) -> bool:
+def _is_alike(run: StageManifest, stage: Stage, device: str, parameters: int) -> bool:
     other, again = run["config"], "gradient_checkpointing"
     is_packed = bool(other["args"].get("packing") or other["args"].get("padding_free"))
     return (
@@ -99,11 +102,11 @@ def _is_alike(run: dict[str, Any], stage: Stage, device: str, parameters: int) -
     )
 
 
-def _distance(run: dict[str, Any], parameters: int) -> float:
+def _distance(run: StageManifest, parameters: int) -> float:
     facts = run["facts"]
     adapters = facts["trainable_parameters"] if run["config"]["tuning"] != "full" else 0
     return abs(math.log((facts["parameters"] - adapters) / parameters))
 
 
-def _age(run: dict[str, Any]) -> str:
-    return str(run["created"])
+def _age(run: StageManifest) -> str:
+    return run["created"]

@@ -1,11 +1,11 @@
-"""What a stage computes: tokens, model FLOPs, and the batch that must fit the memory."""
+"""Estimate the work of a stage: tokens, model FLOPs, and the largest batch that must fit in memory."""
 
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from scripts.common.config import FORM_BY_METHOD, Stage
+from scripts.common.config import ROW_TYPE_BY_METHOD, Stage
 from scripts.common.flops import Cost
 from scripts.plan.memory import KEPT_SIZES, Batch
 from scripts.plan.rows import Rows
@@ -14,12 +14,12 @@ from scripts.plan.steps import NO_LENGTH, Schedule, count_packed, max_length, se
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage computes, over all processes.
+    """The work of a stage, over all processes.
 
     Args:
-        tokens: that are trained on, with their prompts and without padding. For GRPO at most: answers may end earlier.
-        flops: model FLOPs, of references, sampling and validation too.
-        recomputed: FLOPs of the activations that checkpointing computes again, which are not among them.
+        tokens: trained tokens with their prompts, without padding. For GRPO an upper bound: answers may be shorter.
+        flops: model FLOPs, including reference model, sampling and validation.
+        recomputed: FLOPs of activations that checkpointing recomputes, which `flops` does not include.
     """
 
     tokens: float
@@ -28,12 +28,12 @@ class Work:
 
 
 def count_sides(stage: Stage) -> int:
-    """Sequences of a row: a pair has two."""
-    return 2 if FORM_BY_METHOD[stage.method] == "preference" else 1
+    """Sequences per row: two for a pair."""
+    return 2 if ROW_TYPE_BY_METHOD[stage.method] == "preference" else 1
 
 
 def cut_rows(stage: Stage, rows: Rows) -> Rows:
-    """Rows as packing takes them: `bfd_split` makes several of one that is too long, where others lose its end."""
+    """Rows before packing. `bfd_split` splits rows that are too long, where other strategies truncate them."""
     if not stage.args.get("packing") or setting(stage, "packing_strategy") != "bfd_split" or not rows.lengths:
         return rows
     cut, lengths = max_length(stage), Counter[int]()
@@ -45,17 +45,17 @@ def cut_rows(stage: Stage, rows: Rows) -> Rows:
 
 
 def count_sequences(stage: Stage, rows: Rows) -> int | None:
-    """Rows that the trainer batches: the training rows, or what packing makes of them; None when that is not known."""
+    """Rows that the trainer batches: the training rows, or packed rows; None if unknown."""
     if rows.train is None or not stage.args.get("packing"):
         return rows.train
     return count_packed(rows.lengths, max_length(stage)) if rows.lengths else None
 
 
 def count_work(stage: Stage, rows: Rows, schedule: Schedule, cost: Cost) -> Work | None:
-    """What a stage computes; None when the tokens of its rows are not known.
+    """The work of a stage; None if the tokens of its rows are unknown.
 
-    Beside the passes with gradients there are, without: DPO's and KTO's reference; KTO's pairs of strange prompts and
-    answers, through both models; GRPO's sampling and, where `beta` is not 0, its reference; the validation.
+    Besides the passes with gradients there are passes without: the reference model of DPO and KTO; mismatched prompts
+    and answers of KTO, in both models; sampling of GRPO and, if `beta` is not 0, its reference model; and validation.
     """
     cut, sides = max_length(stage), count_sides(stage)
     mean, square = rows.mean(cut), rows.mean_square(cut)
@@ -71,31 +71,31 @@ def count_work(stage: Stage, rows: Rows, schedule: Schedule, cost: Cost) -> Work
     trained = cost.of(tokens, attended, True)
     forward = cost.of(tokens, attended, False)
     once = cost.of(rows.train * sides * mean, rows.train * sides * square, False)
-    is_computed_first = bool(stage.args.get("precompute_ref_log_probs"))
+    is_precomputed = bool(stage.args.get("precompute_ref_log_probs"))
     match stage.method:
         case "dpo":
-            beside = once if is_computed_first else forward
+            others = once if is_precomputed else forward
         case "kto":
-            has_strangers = stage.args.get("loss_type", "kto") == "kto"
-            references = once if is_computed_first else forward
-            beside = references * (2 if has_strangers else 1) + (forward if has_strangers else 0)
+            has_mismatched = stage.args.get("loss_type", "kto") == "kto"
+            references = once if is_precomputed else forward
+            others = references * (2 if has_mismatched else 1) + (forward if has_mismatched else 0)
         case "grpo":
-            beside = forward / setting(stage, "num_iterations") + (forward if stage.args.get("beta") else 0)
+            others = forward / setting(stage, "num_iterations") + (forward if stage.args.get("beta") else 0)
         case _:
-            beside = 0.0
+            others = 0.0
     validation = once * (rows.validation or 0) / rows.train * _count_evaluations(stage, rows, schedule)
     recomputed = forward if stage.args.get("gradient_checkpointing") else 0.0
-    return Work(tokens, trained + beside + validation, recomputed)
+    return Work(tokens, trained + others + validation, recomputed)
 
 
 def count_seen(schedule: Schedule) -> int:
-    """Sequences that a stage trains on: whole epochs, and the full batches of the last one."""
+    """Sequences that a stage trains on: all of complete epochs, and full batches of the last one."""
     epochs, steps = divmod(schedule.steps, schedule.steps_per_epoch)
     return epochs * schedule.sequences + min(steps * schedule.effective_batch, schedule.sequences)
 
 
 def make_batch(stage: Stage, rows: Rows, schedule: Schedule | None) -> Batch | None:
-    """The largest batch of one process; None when nobody knows how long a row may be."""
+    """The largest batch of one process; None if the length of rows has no known bound."""
     per_device, cut = setting(stage, "per_device_train_batch_size"), max_length(stage)
     batches = schedule.steps * setting(stage, "gradient_accumulation_steps") if schedule else KEPT_SIZES
     if stage.args.get("packing"):
@@ -108,16 +108,16 @@ def make_batch(stage: Stage, rows: Rows, schedule: Schedule | None) -> Batch | N
     length = min(longest, cut)
     sequences = per_device * count_sides(stage)
     padded = sequences > 1 and not stage.args.get("padding_free")
-    vary = stage.args.get("padding_free") or stage.method == "grpo"
+    vary = stage.args.get("padding_free") or stage.method == "grpo" or not rows.lengths
     sizes = batches if vary else _count_sizes(rows.lengths, per_device, batches)
     return Batch(sequences * length, length, padded, sizes)
 
 
 def _count_sizes(lengths: Counter[int], per_batch: int, batches: float) -> float:
-    """Different lengths that padded batches are expected to have, each that of its longest row.
+    """Expected number of distinct lengths of padded batches. The length of a batch is that of its longest row.
 
-    Of n rows drawn at random none is longer than l with F(l)^n; in m batches, what has p comes with 1 - (1 - p)^m.
-    Lengths that are middles of bars stand for all lengths of their bars.
+    The probability that none of n random rows is longer than l is F(l)^n. An event of probability p occurs in m batches
+    with 1 - (1 - p)^m. Lengths from a histogram are middles of bars, and represent all lengths of their bar.
     """
     total, upto, sizes, ordered = lengths.total(), 0, 0.0, sorted(lengths)
     width = min((after - before for before, after in pairwise(ordered)), default=1)
@@ -129,7 +129,7 @@ def _count_sizes(lengths: Counter[int], per_batch: int, batches: float) -> float
 
 
 def _count_evaluations(stage: Stage, rows: Rows, schedule: Schedule) -> int:
-    """Validations during training; GRPO's, which sample, are left out."""
+    """Number of validations during training. Those of GRPO, which sample answers, are not counted."""
     if not rows.validation or stage.method == "grpo":
         return 0
     match stage.args.get("eval_strategy", "epoch"):
@@ -137,6 +137,6 @@ def _count_evaluations(stage: Stage, rows: Rows, schedule: Schedule) -> int:
             return math.ceil(schedule.epochs)
         case "steps":
             every = stage.args.get("eval_steps") or stage.args.get("logging_steps", 1)
-            # Below 1 it is a share of all steps, as transformers' `TrainerState.compute_steps` takes it.
+            # A value below 1 is a share of all steps, as in transformers' `TrainerState.compute_steps`.
             return schedule.steps // (math.ceil(schedule.steps * every) if every < 1 else int(every))
     return 0

@@ -1,8 +1,7 @@
-"""Draw how many rows of each data set are left after each filter, from their funnel tables."""
+"""Draw how many rows of each data set are left after each filter."""
 
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,14 +10,17 @@ from matplotlib.ticker import MaxNLocator
 from scripts.common.config import Plot
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json
+from scripts.common.records import Funnel, FunnelStep
 from scripts.plot.style import GREY, draw_grid, make_figure, save_figure, styled, wrap
 
 COLUMNS = 3
+"""Most panels in one row."""
+
 BAR_HEIGHT = 0.17
-"""Height of one bar with its gap, in inches: room for a line of 7.5 points."""
+"""Height of a bar with its gap, in inches: enough for a label of 7.5 points."""
 
 LABEL_ROOM = 0.014
-"""Share of a panel's width that one letter of a label takes, when one panel stands alone."""
+"""Width of one character of a label, as a share of the width of a single panel."""
 
 
 def main() -> None:
@@ -35,8 +37,8 @@ def main() -> None:
     say(f"plot_funnel: {len(options.funnels)} data sets")
 
 
-def draw_funnels(funnels: list[dict[str, Any]], colour: str) -> Figure:
-    """One panel a data set, a few side by side; the bars of all panels have the same thickness."""
+def draw_funnels(funnels: list[Funnel], colour: str) -> Figure:
+    """One panel for each data set, in rows of three. All bars have the same thickness."""
     columns = min(COLUMNS, len(funnels))
     lines = [funnels[start : start + columns] for start in range(0, len(funnels), columns)]
     bars = [max(len(drawn_steps(funnel)) for funnel in line) for line in lines]
@@ -52,13 +54,18 @@ def draw_funnels(funnels: list[dict[str, Any]], colour: str) -> Figure:
     return figure
 
 
-def drawn_steps(funnel: dict[str, Any]) -> list[dict[str, Any]]:
-    """The first step, and those that removed a row: the others would repeat the bar above them."""
+def drawn_steps(funnel: Funnel) -> list[FunnelStep]:
+    """The first step and the steps that removed rows. The others would repeat the bar above them."""
     return [step for place, step in enumerate(funnel["steps"]) if place == 0 or step["removed"]]
 
 
-def draw_funnel(axes: Axes, funnel: dict[str, Any], places: int, columns: int, colour: str) -> None:
-    """Bars from the first step at the top to the last; behind each the rows left, and in brackets those removed."""
+def draw_funnel(axes: Axes, funnel: Funnel, places: int, columns: int, colour: str) -> None:
+    """Draw one bar for each step, from top to bottom, labelled with the rows left and, in brackets, those removed.
+
+    Args:
+        places: number of bars that the panel has room for.
+        columns: number of panels in its row.
+    """
     steps = drawn_steps(funnel)
     rows = [step["rows"] for step in steps]
     labels = [f"{step['rows']:,}" + (f"  (−{step['removed']:,})" if step["removed"] else "") for step in steps]

@@ -1,8 +1,7 @@
-"""Draw how long the rows of each data set are, from their summaries."""
+"""Draw the lengths of the training rows of each data set, in tokens."""
 
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,11 +10,14 @@ from matplotlib.ticker import MaxNLocator
 from scripts.common.config import Plot
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json
+from scripts.common.records import Summary
 from scripts.plot.style import GREY, draw_grid, make_figure, save_figure, styled, wrap
 
 COLUMNS = 3
+"""Most panels in one row."""
+
 HEIGHT = 1.55
-"""Height of one line of panels, in inches."""
+"""Height of one row of panels, in inches."""
 
 
 def main() -> None:
@@ -32,8 +34,8 @@ def main() -> None:
     say(f"plot_lengths: {len(options.summaries)} data sets")
 
 
-def draw_lengths(summaries: list[dict[str, Any]], colour: str) -> Figure:
-    """One panel a data set, a few side by side: a histogram of the tokens of its training rows."""
+def draw_lengths(summaries: list[Summary], colour: str) -> Figure:
+    """One panel for each data set, in rows of three, with the histogram of the tokens of its training rows."""
     columns = min(COLUMNS, len(summaries))
     lines = [summaries[start : start + columns] for start in range(0, len(summaries), columns)]
     figure = make_figure(HEIGHT * len(lines))
@@ -47,14 +49,14 @@ def draw_lengths(summaries: list[dict[str, Any]], colour: str) -> Figure:
     return figure
 
 
-def draw_histogram(axes: Axes, summary: dict[str, Any], columns: int, colour: str) -> None:
-    """Training rows by tokens; a line stands at the median. The last bar holds all longer rows."""
+def draw_histogram(axes: Axes, summary: Summary, columns: int, colour: str) -> None:
+    """Draw training rows by tokens, with a line at the median. The last bar contains all longer rows."""
     edges, train = summary["tokens"]["edges"], summary["tokens"]["splits"]["train"]
     axes.set_title(wrap(summary["dataset"], 70 // columns))
     if not train["counted"]:
         axes.set_xlabel("no row was counted", color=GREY)
         return
-    # Lengths are whole: a bar of one length stands around it.
+    # Lengths are integers, so each bar is centred on its lengths.
     axes.stairs(train["counts"], [edge - 0.5 for edge in edges], fill=True, color=colour)
     axes.axvline(train["median"], color=GREY, linewidth=0.8)
     axes.set_xlabel(f"tokens; median {train['median']:,}, longest {train['max']:,}", color=GREY)

@@ -1,8 +1,7 @@
-"""Draw the scores of all models on each benchmark, with their 95% intervals."""
+"""Draw the scores of all models on each benchmark, with 95 % intervals."""
 
 import math
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,16 +9,17 @@ from matplotlib.figure import Figure
 from scripts.common.config import Plot
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json
+from scripts.common.records import Score
 from scripts.plot.style import BAND, GREY, draw_grid, make_figure, model_styles, save_figure, styled, wrap
 
 LINE = 0.15
 """Height of one model's line, in inches."""
+
 GAP = 0.6
 """Gap between benchmarks, in lines."""
-LEGEND_WIDTH = 96
-"""Characters that fit into one line of the legend."""
 
-Score = dict[str, Any]
+LEGEND_WIDTH = 96
+"""Characters that fit in one line of the legend."""
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def draw_scores(scores: list[Score], models: list[str], colours: list[str]) -> Figure:
-    """Benchmarks from top to bottom in the order of the scores; a line a model with its score and interval."""
+    """Benchmarks from top to bottom, in the order of the scores, with one line for each model."""
     benchmarks = list(dict.fromkeys(score["benchmark"] for score in scores))
     step = len(models) + GAP
     per_line = max(1, LEGEND_WIDTH // (max(map(len, models)) + 8))
@@ -58,7 +58,7 @@ def draw_scores(scores: list[Score], models: list[str], colours: list[str]) -> F
 
 
 def shade_benchmarks(axes: Axes, scores: list[Score], benchmarks: list[str], step: float) -> None:
-    """Name the benchmarks on the left, and put a band behind every second one."""
+    """Label the benchmarks on the left, and shade every second one."""
     middle = (step - GAP - 1) / 2
     metrics = {score["benchmark"]: (score["metric"], score["n"]) for score in scores}
     labels = [f"{wrap(name, 26)}\n{wrap(f'{metrics[name][0]}, n = {metrics[name][1]:,}', 34)}" for name in benchmarks]
@@ -71,13 +71,15 @@ def shade_benchmarks(axes: Axes, scores: list[Score], benchmarks: list[str], ste
 
 
 def draw_model(axes: Axes, model: str, scores: dict[float, Score], style: tuple[str, str]) -> None:
-    """The scores of a model, by their places: a marker, the interval as a line, and behind it the number.
+    """Draw each score of a model as a marker, with its interval as a line and its value to the right.
 
-    `style` is the model's colour and marker.
+    Args:
+        scores: scores by vertical position.
+        style: colour and marker of the model.
     """
     colour, marker = style
     values = [100 * score["score"] for score in scores.values()]
-    # At 0 and 1 an interval ends at the score, and rounding may put it on the wrong side of it.
+    # At 0 and 1 the interval ends at the score, and rounding may put its end on the wrong side.
     lows = [max(0.0, 100 * (score["score"] - score["ci_low"])) for score in scores.values()]
     highs = [max(0.0, 100 * (score["ci_high"] - score["score"])) for score in scores.values()]
     axes.errorbar(
@@ -101,7 +103,7 @@ def draw_model(axes: Axes, model: str, scores: dict[float, Score], style: tuple[
 
 
 def fit_axis(scores: list[Score]) -> tuple[float, float]:
-    """Limits in percent around all intervals, at multiples of ten, with room for the numbers on the right."""
+    """Limits of the axis in percent: multiples of ten around all intervals, with room for the values on the right."""
     low = min(90, 10 * math.floor(10 * min(score["ci_low"] for score in scores)))
     high = max(low + 10, 10 * math.ceil(10 * max(score["ci_high"] for score in scores)))
     return low - 0.02 * (high - low), high + 0.06 * (high - low)

@@ -1,7 +1,7 @@
-"""Draw the training curves of each stage from its log."""
+"""Draw the training curves of each stage from its training log."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
@@ -10,16 +10,15 @@ from matplotlib.ticker import MaxNLocator
 
 from scripts.common.config import BASE, Plot
 from scripts.common.console import make_parser, run_script, say
+from scripts.common.records import TrainingStep
 from scripts.plot.style import INK, draw_grid, make_figure, model_styles, save_figure, styled, wrap
 
 FEW = 25
-"""A curve with at most so many points gets a dot at each, so that one of a single point is seen."""
-
-Row = dict[str, Any]
+"""A curve with at most this many points has a dot at each, so that a single point is visible."""
 
 
 class Panel(NamedTuple):
-    """One quantity of a training log; its validation value has the same key behind `eval_`."""
+    """A quantity of a training log. The key of its validation value has the prefix `eval_`."""
 
     key: str
     label: str
@@ -45,8 +44,8 @@ def main() -> None:
     say(f"plot_training: {len(logs)} stages")
 
 
-def draw_training(logs: dict[str, list[Row]], colours: list[str]) -> Figure:
-    """One row of panels a stage, in the stage's colour; validation in black."""
+def draw_training(logs: dict[str, list[TrainingStep]], colours: list[str]) -> Figure:
+    """One row of panels for each stage, in the stage's colour, with validation in black."""
     styles = model_styles([BASE, *logs], colours)
     figure = make_figure(1.75 * len(logs))
     rows = figure.subfigures(len(logs), 1, squeeze=False)[:, 0]
@@ -61,15 +60,15 @@ def draw_training(logs: dict[str, list[Row]], colours: list[str]) -> Figure:
     return figure
 
 
-def find_panels(log: list[Row]) -> list[Panel]:
-    """The loss, then what else the method logs: rewards of preference training, else token accuracy."""
+def find_panels(log: list[TrainingStep]) -> list[Panel]:
+    """The loss, and the rewards of preference training or else the token accuracy, if the method logs them."""
     keys = {key for row in log for key in row}
     rewards = [panel for panel in REWARDS if panel.key in keys]
     return [LOSS, *(rewards or [panel for panel in [TOKEN_ACCURACY] if panel.key in keys])]
 
 
-def draw_panel(axes: Axes, panel: Panel, log: list[Row], colour: str) -> None:
-    """A quantity over the steps: training as a full line, validation as a dashed one with open circles."""
+def draw_panel(axes: Axes, panel: Panel, log: list[TrainingStep], colour: str) -> None:
+    """Draw a quantity over the steps: training as a solid line, validation as a dashed line with open circles."""
     steps, values = read_series(log, panel.key)
     axes.plot(steps, values, color=colour, marker="." if len(steps) <= FEW else None, markersize=4, label="training")
     steps, values = read_series(log, f"eval_{panel.key}")
@@ -77,16 +76,16 @@ def draw_panel(axes: Axes, panel: Panel, log: list[Row], colour: str) -> None:
         axes.plot(steps, values, color=INK, linestyle="--", marker="o", markersize=3.5, mfc="white", label="validation")
     axes.set_ylabel(panel.label)
     axes.set_xlabel("step")
-    axes.set_xlim(0, 1.03 * max(row["step"] for row in log))
+    axes.set_xlim(0, 1.03 * max(read_series(log, "step")[0]))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     draw_grid(axes, "y")
 
 
-def read_series(log: list[Row], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the rows that have the key."""
-    rows = [row for row in log if row.get(key) is not None]
-    return [row["step"] for row in rows], [row[key] for row in rows]
+def read_series(log: list[TrainingStep], key: str) -> tuple[list[float], list[float]]:
+    """Steps and values of the rows that have a value for the key."""
+    points = [(row["step"], value) for row in log if (value := row.get(key)) is not None]
+    return [step for step, _ in points if step is not None], [value for _, value in points]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The look that all figures share: type, colours, markers, and files with the same bytes for the same table."""
+"""Common style of all figures: fonts, colours, markers, and files that are identical for identical data."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -15,10 +15,10 @@ from pylopdf_fonts_zh_cn import sans_path
 from scripts.common.files import written_whole
 
 WIDTH = 6.5
-"""Width of a figure in inches: the width of the report's text, so that a point stays a point in print."""
+"""Width of a figure in inches: that of the report's text, so figures are not scaled and fonts keep their size."""
 
 TALLEST = 8.8
-"""Most height of a figure in inches, so that it stands on one page with its heading and caption."""
+"""Largest height of a figure in inches, so that it fits on one page with heading and caption."""
 
 FONT = "Noto Sans SC"
 INK = "#222222"
@@ -26,11 +26,11 @@ GREY = "#6b6b6b"
 BAND = "#f3f3f3"
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""One a model, so that models can be told apart without colour."""
+"""Markers of the models, so that they can be distinguished without colour."""
 
 
 def look() -> dict[str, Any]:
-    """Matplotlib's rcParams of all figures; text is 7 to 9 points and stays text in the SVG."""
+    """Matplotlib's rcParams of all figures. Fonts have 7 to 9 points, and text stays text in the SVG."""
     font_manager.fontManager.addfont(sans_path())
     return {
         "font.family": [FONT, "DejaVu Sans"],
@@ -43,7 +43,7 @@ def look() -> dict[str, Any]:
         "legend.fontsize": 8,
         "legend.frameon": False,
         "text.color": INK,
-        "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+        "text.parse_math": False,  # dollar signs in names are literal
         "axes.edgecolor": GREY,
         "axes.labelcolor": INK,
         "axes.linewidth": 0.6,
@@ -68,12 +68,12 @@ def look() -> dict[str, Any]:
 
 
 def model_styles(models: Sequence[str], colours: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each model, by its place in the run; both start anew when they run out."""
+    """Colour and marker of each model, by its position in the run. Both lists repeat."""
     return {model: (colours[place % len(colours)], MARKERS[place % len(MARKERS)]) for place, model in enumerate(models)}
 
 
 def wrap(name: str, width: int) -> str:
-    """A name in lines of at most `width` characters, broken after `-` and `_` where there is one."""
+    """Wrap a name to lines of at most `width` characters, after `-` or `_` if possible."""
     spaced = name.replace("_", "_\u200b").replace("-", "-\u200b")
     lines, line = [], ""
     for piece in spaced.split("\u200b"):
@@ -86,18 +86,18 @@ def wrap(name: str, width: int) -> str:
 
 
 def make_figure(height: float) -> Figure:
-    """A figure over the report's text width; `height` is in inches, and cut to what a page holds."""
+    """An empty figure with the width of the report's text. `height` is in inches and is limited to that of a page."""
     return Figure(figsize=(WIDTH, min(height, TALLEST)), layout="constrained")
 
 
 def draw_grid(axes: Axes, axis: Any) -> None:
-    """Thin grid lines across one axis, `x` or `y`, and no tick marks on it."""
+    """Draw thin grid lines for one axis, `x` or `y`, and remove its tick marks."""
     axes.grid(axis=axis)
     axes.tick_params(axis=axis, length=0)
 
 
 def save_figure(figure: Figure, paths: Iterable[Path]) -> None:
-    """Write a figure to each path, in the format of its suffix. The same figure gives the same bytes."""
+    """Write a figure to each path, in the format of its suffix. Equal figures give equal bytes."""
     undated = {".svg": {"Date": None}, ".png": {"Software": None}}
     for path in paths:
         with written_whole(path) as temporary:
@@ -105,7 +105,7 @@ def save_figure(figure: Figure, paths: Iterable[Path]) -> None:
 
 
 def styled() -> AbstractContextManager[None]:
-    """Context in which figures are drawn and saved with our look, whatever the user's matplotlibrc says."""
+    """Context for drawing and saving figures in our style, regardless of the user's matplotlibrc."""
     defaults: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
     context: AbstractContextManager[None] = matplotlib.rc_context(defaults | look())
     return context

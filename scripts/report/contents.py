@@ -1,89 +1,103 @@
-"""What the report says, worked out from the tables: one function a part, each from tables to words and table rows."""
+"""Parts of the report: functions that turn the tables of a run into sentences and Markdown tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from scripts.common.config import BASE
 from scripts.common.errors import UserError
-from scripts.report.markdown import Cells, Markdown, cut_end, cut_start, finalise, make_table
-from scripts.report.words import (
-    DASH,
-    Words,
-    count,
-    duration,
-    gigabytes,
-    magnitude,
-    p_value,
-    percent,
-    signed_points,
+from scripts.common.formats import DASH, count, duration, gigabytes, magnitude, p_value, percent, signed_points
+from scripts.common.markdown import Cells, Markdown, cut_end, cut_start, finalise, make_table
+from scripts.common.records import (
+    Ability,
+    AnyManifest,
+    BaseManifest,
+    Comparison,
+    Conclusion,
+    DataCard,
+    Funnel,
+    Item,
+    MeanScore,
+    OriginFacts,
+    Score,
+    SeedComparison,
+    SourceManifest,
+    StageForecast,
+    StageManifest,
+    TrainingStep,
+    Verdict,
 )
+from scripts.report.words import Words
 
-Json = dict[str, Any]
 T = TypeVar("T")
 
-VERDICTS = {"improved": "improved", "worsened": "worsened", "held": "held", "no difference found": "unclear"}
-"""Verdicts of the comparison table, and the last part of the keys of their words."""
+Found = Comparison | SeedComparison
+
+VERDICTS: dict[Verdict, str] = {
+    "improved": "improved",
+    "worsened": "worsened",
+    "held": "held",
+    "no difference found": "unclear",
+}
+"""Suffix of the words of each verdict, in the order in which the report lists them."""
 
 NAMED_IN_FULL = 4
-"""Most benchmarks of one verdict whose intervals stand in the text as well; the table has all."""
+"""Most benchmarks with the same verdict whose intervals are given in the text. The table has all of them."""
 
 MODELS_A_TABLE = 5
-"""Models side by side in one score table, so that it fits the page."""
+"""Most models in one table of scores, so that it fits on the page."""
 
 HELD_OUT = ("validation", "test")
 """Splits that are not trained on."""
 
 LANGUAGES = 3
-"""Most languages of a data set that are named."""
+"""Most languages of a data set that are listed."""
 
 SPAN = 80
 """Characters of an overlap with a benchmark that are shown."""
 
 CHOICE_METRICS = ("acc", "acc_norm", "preference_accuracy")
-"""Metrics of which given text a model finds likelier. It wrote none itself, so there is no answer of its to show."""
+"""Metrics that compare the likelihoods of given texts. Their items have no generated answers to show."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Everything that the report is made from.
+    """The data of the report.
 
     Args:
-        cards: card of each data set: its source's manifest, its funnel and its summary.
-        models: manifest of each model, base first and parents before children.
-        forecast: what each stage was planned to take, in the order of the models.
-        logs: training log of each stage, in the order of the models.
+        cards: card of each data set.
+        base: manifest of the base model.
+        stages: manifest of each trained model, parents before children.
+        forecast: forecast of each stage, in the same order.
+        logs: training log of each stage, in the same order.
         scores: score of each model on each benchmark.
-        comparisons: rows of the comparison table.
-        seed_comparisons: rows of the comparison of stages that were trained with several seeds.
+        comparisons: paired comparisons of models.
+        seed_comparisons: comparisons of stages that were trained with several seeds.
         abilities: mean score of each model by ability.
     """
 
-    cards: list[Json]
-    models: list[Json]
-    forecast: list[Json]
-    logs: list[list[Json]]
-    scores: list[Json]
-    comparisons: list[Json]
-    seed_comparisons: list[Json]
-    abilities: list[Json]
+    cards: list[DataCard]
+    base: BaseManifest
+    stages: list[StageManifest]
+    forecast: list[StageForecast]
+    logs: list[list[TrainingStep]]
+    scores: list[Score]
+    comparisons: list[Comparison]
+    seed_comparisons: list[SeedComparison]
+    abilities: list[Ability]
 
     @property
-    def funnels(self) -> list[Json]:
+    def funnels(self) -> list[Funnel]:
         return [card["funnel"] for card in self.cards]
 
     @property
-    def datasets(self) -> list[Json]:
+    def datasets(self) -> list[SourceManifest]:
         return [card["source"] for card in self.cards]
 
     @property
-    def base(self) -> Json:
-        return self.models[0]
-
-    @property
-    def stages(self) -> list[Json]:
-        return self.models[1:]
+    def models(self) -> list[AnyManifest]:
+        return [self.base, *self.stages]
 
     @property
     def model_names(self) -> list[str]:
@@ -94,7 +108,7 @@ class Tables:
         return list(dict.fromkeys(score["benchmark"] for score in self.scores))
 
     @property
-    def manifests(self) -> list[Json]:
+    def manifests(self) -> list[AnyManifest]:
         return [*self.datasets, *self.models, *(score["provenance"] for score in self.scores)]
 
 
@@ -102,7 +116,7 @@ class Tables:
 
 
 def summarise(tables: Tables, run: str, words: Words) -> Markdown:
-    """One paragraph: what was trained and scored."""
+    """The paragraph on what the run trained and scored."""
     return words(
         "summary_stages" if tables.stages else "summary_base",
         run=run,
@@ -114,12 +128,12 @@ def summarise(tables: Tables, run: str, words: Words) -> Markdown:
 
 
 def key_facts(tables: Tables, seed: int, words: Words) -> Markdown:
-    """Table of the base model, the stages and what the run took."""
+    """Table of the base model, the stages, and the time and memory of the run."""
     base = tables.base["facts"]
     origin = join([base["origin"], describe_version(base, words), base.get("note")], "; ")
     rows: list[Cells] = [
         [words("base_model"), origin],
-        [words("parameters"), magnitude(base.get("parameters"))],
+        [words("parameters"), magnitude(base["parameters"])],
         *([words("stage", name=stage["name"]), describe_stage(stage, words)] for stage in tables.stages),
         [words("seed"), seed],
         [words("device"), words.enumerate(unique(manifest["device"] for manifest in tables.models))],
@@ -129,7 +143,7 @@ def key_facts(tables: Tables, seed: int, words: Words) -> Markdown:
     return make_table([words("key_fact"), words("key_value")], rows, "lw", words("key_facts_caption"))
 
 
-def describe_stage(stage: Json, words: Words) -> Markdown:
+def describe_stage(stage: StageManifest, words: Words) -> Markdown:
     """Method, parent, data set, tuning, steps and seed of a stage."""
     config = stage["config"]
     return words(
@@ -143,17 +157,17 @@ def describe_stage(stage: Json, words: Words) -> Markdown:
     )
 
 
-def describe_version(facts: Json, words: Words) -> Markdown | None:
-    """Revision or checksum in short form; None when neither was recorded."""
-    if facts.get("revision"):
-        return words("revision", revision=facts["revision"][:12])
-    if facts.get("sha256"):
-        return words("checksum", sha256=facts["sha256"][:12])
+def describe_version(facts: OriginFacts, words: Words) -> Markdown | None:
+    """Abbreviated revision or checksum; None if neither was recorded."""
+    if revision := facts.get("revision"):
+        return words("revision", revision=revision[:12])
+    if sha256 := facts.get("sha256"):
+        return words("checksum", sha256=sha256[:12])
     return None
 
 
-def describe_memory(manifests: Iterable[Json], words: Words) -> Markdown:
-    """The most memory that one of the processes held, and on a GPU where there was one."""
+def describe_memory(manifests: Iterable[AnyManifest], words: Words) -> Markdown:
+    """Largest peak memory of any process, in main memory and, if there was a GPU, in GPU memory."""
     manifests = list(manifests)
     memory = gigabytes(max(manifest["peak_memory_bytes"] for manifest in manifests))
     on_gpu = [m["peak_gpu_memory_bytes"] for m in manifests if m["peak_gpu_memory_bytes"] is not None]
@@ -163,23 +177,23 @@ def describe_memory(manifests: Iterable[Json], words: Words) -> Markdown:
 # --- verdict ------------------------------------------------------------------------------------
 
 
-def count_verdicts(comparisons: list[Json]) -> dict[str, int]:
-    """How many comparisons there are, and how many of each verdict; keys are `total` and the values of VERDICTS."""
+def count_verdicts(comparisons: list[Comparison]) -> dict[str, int]:
+    """Numbers of comparisons, in `total` and by verdict; the other keys are the values of VERDICTS."""
     return {"total": len(comparisons)} | {
         word: sum(row["verdict"] == verdict for row in comparisons) for verdict, word in VERDICTS.items()
     }
 
 
-def verdicts(comparisons: list[Json], alpha: float, words: Words) -> list[Markdown]:
-    """One sentence a pair of models: what improved, what got worse, and where no difference was found."""
+def verdicts(comparisons: list[Comparison], alpha: float, words: Words) -> list[Markdown]:
+    """One sentence for each pair of models: what improved, what got worse, and where no difference was found."""
     return [
         words("verdict_pair", model=model, baseline=baseline, findings=describe_findings(rows, alpha, words))
-        for (baseline, model), rows in group(comparisons, "baseline", "model").items()
+        for (baseline, model), rows in group(comparisons, lambda row: (row["baseline"], row["model"])).items()
     ]
 
 
-def seed_verdicts(comparisons: list[Json], alpha: float, words: Words) -> list[Markdown]:
-    """One such sentence for each stage that was trained with several seeds, over items and seeds."""
+def seed_verdicts(comparisons: list[SeedComparison], alpha: float, words: Words) -> list[Markdown]:
+    """One sentence for each stage that was trained with several seeds, from its comparison over items and seeds."""
     return [
         words(
             "verdict_seeds",
@@ -188,26 +202,26 @@ def seed_verdicts(comparisons: list[Json], alpha: float, words: Words) -> list[M
             seeds=count(rows[0]["seeds"]),
             findings=describe_findings(rows, alpha, words),
         )
-        for (baseline, stage), rows in group(comparisons, "baseline", "stage").items()
+        for (baseline, stage), rows in group(comparisons, lambda row: (row["baseline"], row["stage"])).items()
     ]
 
 
-def group(rows: list[Json], *keys: str) -> dict[tuple[Any, ...], list[Json]]:
-    """Rows by the values that they have for the keys, in the order in which those come."""
-    groups: dict[tuple[Any, ...], list[Json]] = {}
+def group(rows: list[T], key: Callable[[T], tuple[str, str]]) -> dict[tuple[str, str], list[T]]:
+    """Group rows by key, in the order of their first occurrence."""
+    groups: dict[tuple[str, str], list[T]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+        groups.setdefault(key(row), []).append(row)
     return groups
 
 
-def describe_findings(rows: list[Json], alpha: float, words: Words) -> Markdown:
-    """What was found on the benchmarks of one comparison, verdict by verdict."""
+def describe_findings(rows: Sequence[Found], alpha: float, words: Words) -> Markdown:
+    """Benchmarks of one pair of models, grouped by verdict."""
     findings = [find(rows, verdict, alpha, words) for verdict in VERDICTS]
     return Markdown(words("verdict_separator").join(finding for finding in findings if finding))
 
 
-def find(rows: list[Json], verdict: str, alpha: float, words: Words) -> Markdown | None:
-    """The benchmarks with this verdict, with their numbers as long as they are few; None when there are none."""
+def find(rows: Sequence[Found], verdict: Verdict, alpha: float, words: Words) -> Markdown | None:
+    """Benchmarks with this verdict, with intervals if there are few; None if there are none."""
     chosen = [row for row in rows if row["verdict"] == verdict]
     if not chosen:
         return None
@@ -216,8 +230,8 @@ def find(rows: list[Json], verdict: str, alpha: float, words: Words) -> Markdown
     return words(f"verdict_{VERDICTS[verdict]}", items=words.enumerate(items))
 
 
-def describe_comparison(row: Json, alpha: float, words: Words) -> Markdown:
-    """A benchmark with the difference on it, its interval, n and adjusted p."""
+def describe_comparison(row: Found, alpha: float, words: Words) -> Markdown:
+    """A benchmark with its difference, interval, n and adjusted p value."""
     return words(
         "verdict_item",
         benchmark=row["benchmark"],
@@ -230,14 +244,14 @@ def describe_comparison(row: Json, alpha: float, words: Words) -> Markdown:
     )
 
 
-def name_comparison(row: Json, words: Words) -> Markdown:
-    """A benchmark with the difference on it and its adjusted p."""
+def name_comparison(row: Found, words: Words) -> Markdown:
+    """A benchmark with its difference and adjusted p value."""
     difference = signed_points(row["difference"])
     return words("verdict_short", benchmark=row["benchmark"], difference=difference, p=describe_p(row, words))
 
 
-def describe_p(row: Json, words: Words) -> Markdown:
-    """The adjusted p with its sign: `= 0.012` or `< 0.001`."""
+def describe_p(row: Conclusion, words: Words) -> Markdown:
+    """The adjusted p value with its sign: `= 0.012` or `< 0.001`."""
     p = row["p_adjusted"]
     return words("p_below" if p < 0.001 else "p_equal", p=p_value(p))
 
@@ -250,14 +264,14 @@ def confidence(alpha: float) -> Markdown:
 # --- data ---------------------------------------------------------------------------------------
 
 
-def check_funnel(funnel: Json) -> None:
-    """Raise UserError unless every row that was read was removed by a step or is in a split."""
+def check_funnel(funnel: Funnel) -> None:
+    """Raise UserError unless every row was either removed by a step or is in a split."""
     name, steps = funnel["dataset"], funnel["steps"]
     for before, after in pairwise(steps):
         if before["rows"] - after["removed"] != after["rows"]:
             raise UserError(
-                f"funnel of {name}: {before['rows']} rows before step {after['step']} less {after['removed']} removed "
-                f"are not the {after['rows']} rows after it; run filter_dataset for {name} again"
+                f"funnel of {name}: step {after['step']} removed {after['removed']} of {before['rows']} rows, but "
+                f"{after['rows']} are left; run filter_dataset for {name} again"
             )
     in_splits = sum(funnel["splits"].values())
     if in_splits != steps[-1]["rows"]:
@@ -267,8 +281,8 @@ def check_funnel(funnel: Json) -> None:
         )
 
 
-def data_table(funnels: list[Json], words: Words) -> Markdown:
-    """Table of what became of the rows of each data set."""
+def data_table(funnels: list[Funnel], words: Words) -> Markdown:
+    """Table of the rows of each data set: how many were read, removed by each filter, and left in each split."""
     rows: list[Cells] = []
     for funnel in funnels:
         check_funnel(funnel)
@@ -294,8 +308,8 @@ def data_table(funnels: list[Json], words: Words) -> Markdown:
     return make_table(header, rows, "lrwrrrr", words("data_caption"))
 
 
-def card_table(cards: list[Json], words: Words) -> Markdown:
-    """Table of where the data sets come from and what they are like."""
+def card_table(cards: list[DataCard], words: Words) -> Markdown:
+    """Table of the sources, licences, lengths and languages of the data sets."""
     rows: list[Cells] = []
     for card in cards:
         facts, summary = card["source"]["facts"], card["summary"]
@@ -319,13 +333,13 @@ def card_table(cards: list[Json], words: Words) -> Markdown:
     return make_table(header, rows, "lwlrl", words("card_caption"))
 
 
-def overlap_table(cards: list[Json], words: Words) -> Markdown:
-    """What of the benchmarks was found in the rows that were read, and where; a sentence when there was nothing."""
+def overlap_table(cards: list[DataCard], words: Words) -> Markdown:
+    """Table of the overlap of data sets with benchmarks; a sentence if there is none or if it was not searched for."""
     rows: list[Cells] = []
-    looked = False
+    is_searched = False
     for card in cards:
         for overlap in card["summary"]["benchmarks"]:
-            looked = True
+            is_searched = True
             if overlap["rows_hit"]:
                 rows.append(
                     [
@@ -337,7 +351,7 @@ def overlap_table(cards: list[Json], words: Words) -> Markdown:
                     ]
                 )
     if not rows:
-        return words("overlap_none" if looked else "overlap_unknown")
+        return words("overlap_none" if is_searched else "overlap_unknown")
     header = [
         *(words("dataset"), words("benchmark"), words("items_found"), words("rows_found"), words("these_rows")),
         words("longest_span"),
@@ -349,7 +363,7 @@ def overlap_table(cards: list[Json], words: Words) -> Markdown:
 
 
 def score_tables(tables: Tables, words: Words) -> list[Markdown]:
-    """Tables of the scores with their intervals, of a few models each."""
+    """Tables of the scores with their intervals. Each has a few of the models."""
     names = tables.model_names
     groups = [names[start : start + MODELS_A_TABLE] for start in range(0, len(names), MODELS_A_TABLE)]
     found = {(score["benchmark"], score["model"]): score for score in tables.scores}
@@ -371,16 +385,16 @@ def score_tables(tables: Tables, words: Words) -> list[Markdown]:
     ]
 
 
-def describe_metric(score: Json, words: Words) -> Markdown:
-    """What a score is: its metric, the filter that it was taken from, and the examples in the prompt."""
+def describe_metric(score: Score, words: Words) -> Markdown:
+    """Metric, filter and number of few-shot examples of a score."""
     protocol = score["protocol"]
     chosen = protocol.get("filter", "none")
     parts = [words.either("metric", score["metric"]), None if chosen == "none" else chosen]
     return join([*parts, words("shots", shots=protocol["shots"]) if protocol.get("shots") else None], ", ")
 
 
-def count_items(scores: list[Json], benchmark: str) -> int:
-    """The number of items of a benchmark; raises UserError when models were asked different numbers."""
+def count_items(scores: list[Score], benchmark: str) -> int:
+    """Number of items of a benchmark. Raises UserError if models have different numbers."""
     numbers = {score["model"]: score["n"] for score in scores if score["benchmark"] == benchmark}
     if len(set(numbers.values())) > 1:
         given = ", ".join(f"{model} {n}" for model, n in numbers.items())
@@ -390,20 +404,20 @@ def count_items(scores: list[Json], benchmark: str) -> int:
     return int(next(iter(numbers.values())))
 
 
-def describe_score(score: Json | None) -> Markdown:
+def describe_score(score: Score | MeanScore | None) -> Markdown:
     """A score in percent with its interval."""
     if score is None:
         return Markdown(DASH)
     return Markdown(f"{percent(score['score'])} [{percent(score['ci_low'])}, {percent(score['ci_high'])}]")
 
 
-def describe_difference(row: Json) -> Markdown:
+def describe_difference(row: Found) -> Markdown:
     """A difference with its interval: `+4.5 [+1.0, +8.0]`."""
     low, high = signed_points(row["ci_low"]), signed_points(row["ci_high"])
     return Markdown(f"{signed_points(row['difference'])} [{low}, {high}]")
 
 
-def comparison_table(comparisons: list[Json], alpha: float, words: Words) -> Markdown:
+def comparison_table(comparisons: list[Comparison], alpha: float, words: Words) -> Markdown:
     """Table of all paired comparisons."""
     rows: list[Cells] = [
         [
@@ -436,16 +450,17 @@ def comparison_table(comparisons: list[Json], alpha: float, words: Words) -> Mar
 # --- sample answers -----------------------------------------------------------------------------
 
 
-def find_generated(scores: list[Json]) -> str | None:
-    """The first benchmark whose items hold text that the models wrote; None when there is none."""
+def find_generated(scores: list[Score]) -> str | None:
+    """The first benchmark with generated answers; None if there is none."""
     return next((score["benchmark"] for score in scores if score["metric"] not in CHOICE_METRICS), None)
 
 
-def sample_tables(items: dict[str, list[Json]], benchmark: str, examples: int, words: Words) -> list[Markdown]:
-    """A table an item: its prompt, the expected answer, and what each model answered.
+def sample_tables(items: dict[str, list[Item]], benchmark: str, examples: int, words: Words) -> list[Markdown]:
+    """One table for each item: its prompt, the expected answer, and the answer of each model.
 
-    `items` are those of each model on the benchmark. Of the ones that all models were asked, the first `examples` are
-    shown.
+    Args:
+        items: items of each model on the benchmark.
+        examples: how many of the items that all models have to show, from the first on.
     """
     by_key = {model: {item["key"]: item for item in own} for model, own in items.items()}
     first = next(iter(items.values()))
@@ -468,7 +483,7 @@ def sample_tables(items: dict[str, list[Json]], benchmark: str, examples: int, w
 
 
 def last_question(prompt: str) -> str:
-    """What the user asks last in a prompt made by the ChatML template; other prompts as they are.
+    """The last user turn of a prompt in ChatML. Other prompts are returned unchanged.
 
     >>> last_question("<|im_start|>user\\n2 + 2 =<|im_end|>\\n<|im_start|>assistant\\n")
     '2 + 2 ='
@@ -488,7 +503,7 @@ def judge(score: float, words: Words) -> Markdown:
 
 
 def provenance_table(tables: Tables, words: Words) -> Markdown:
-    """Table of every artefact: what it was made from, where, and what it took."""
+    """Table of all artefacts: what each was made from, on which device, and with how much time and memory."""
     sources = [describe_source(manifest, words) for manifest in [*tables.datasets, *tables.models]]
     sources += [words("made_of_scores", task=score["task"], metric=score["metric"]) for score in tables.scores]
     rows: list[Cells] = [
@@ -506,13 +521,13 @@ def provenance_table(tables: Tables, words: Words) -> Markdown:
     return make_table(header, rows, "lwllrr", words("provenance_caption"))
 
 
-def name_artefact(manifest: Json, words: Words) -> Markdown:
+def name_artefact(manifest: AnyManifest, words: Words) -> Markdown:
     """`model sft`, `scores sft on gsm8k`."""
     return words(f"artefact_{manifest['artefact']}", name=manifest["name"])
 
 
-def describe_source(manifest: Json, words: Words) -> Markdown:
-    """Origin and version of what was fetched; parent and data set of what was trained or sampled."""
+def describe_source(manifest: AnyManifest, words: Words) -> Markdown:
+    """Parent and data set of a trained model; origin and version of anything else."""
     config, facts = manifest["config"], manifest["facts"]
     if manifest["artefact"] == "model" and manifest["name"] != BASE:
         return words("made_of_stage", parent=config["from"], dataset=config["dataset"])
@@ -520,13 +535,13 @@ def describe_source(manifest: Json, words: Words) -> Markdown:
 
 
 def shorten_commit(commit: str | None) -> str:
-    """Seven digits of a commit, and the `+` that stands for uncommitted changes."""
+    """The first seven digits of a commit, with `+` if there were uncommitted changes."""
     return DASH if commit is None else commit[:7] + ("+" if commit.endswith("+") else "")
 
 
 def describe_versions(tables: Tables, words: Words) -> list[Markdown]:
-    """The versions of the packages; a sentence for each set of versions when there are several."""
-    made: dict[str, list[Json]] = {}
+    """A sentence with the versions of packages, or one for each set of versions if they differ."""
+    made: dict[str, list[AnyManifest]] = {}
     for manifest in tables.manifests:
         versions = ", ".join(f"{package} {version}" for package, version in manifest["versions"].items())
         made.setdefault(versions, []).append(manifest)
@@ -544,10 +559,10 @@ def describe_versions(tables: Tables, words: Words) -> list[Markdown]:
 
 
 def unique(values: Iterable[T]) -> list[T]:
-    """The different values, in the order in which they came."""
+    """Distinct values in the order of their first occurrence."""
     return list(dict.fromkeys(values))
 
 
 def join(parts: Sequence[object], separator: str) -> Markdown:
-    """The parts that are not None, one after another; those that are no Markdown escaped."""
+    """Join the parts that are not None. Parts that are not Markdown are escaped."""
     return Markdown(separator.join(finalise(part) for part in parts if part is not None))

@@ -1,16 +1,14 @@
-"""What the report says of abilities and of the metrics beside the compared ones."""
+"""Parts of the report on abilities, seeds and further metrics."""
 
-from typing import Any
-
+from scripts.common.formats import DASH, count, loss, p_value, percent
+from scripts.common.markdown import Cells, Markdown, make_table
+from scripts.common.records import Ability, OtherMetric, SeedComparison
 from scripts.report.contents import MODELS_A_TABLE, VERDICTS, Tables, confidence, describe_difference, describe_score
-from scripts.report.markdown import Cells, Markdown, make_table
-from scripts.report.words import DASH, Words, count, loss, p_value, percent
-
-Json = dict[str, Any]
+from scripts.report.words import Words
 
 
-def ability_tables(abilities: list[Json], names: list[str], words: Words) -> list[Markdown]:
-    """Tables of the abilities: mean, interval and grade of each model, a few models each."""
+def ability_tables(abilities: list[Ability], names: list[str], words: Words) -> list[Markdown]:
+    """Tables of the abilities: mean, interval and grade of each model. Each table has a few of the models."""
     found = {(row["ability"], row["model"]): row for row in abilities}
     rows = list(dict.fromkeys(row["ability"] for row in abilities))
     tables = []
@@ -29,13 +27,13 @@ def ability_tables(abilities: list[Json], names: list[str], words: Words) -> lis
     return tables if rows else []
 
 
-def describe_ability(row: Json, words: Words) -> Markdown:
+def describe_ability(row: Ability, words: Words) -> Markdown:
     """A mean score in percent with its interval and its grade."""
     return Markdown(f"{describe_score(row)} {words.either('grade', row['grade'])}")
 
 
-def seed_table(rows: list[Json], alpha: float, words: Words) -> Markdown:
-    """Table of the stages that were trained with several seeds: mean difference, and how much a seed changes."""
+def seed_table(rows: list[SeedComparison], alpha: float, words: Words) -> Markdown:
+    """Table of stages that were trained with several seeds: mean difference, and deviation between seeds."""
     cells: list[Cells] = [
         [
             row["benchmark"],
@@ -55,7 +53,7 @@ def seed_table(rows: list[Json], alpha: float, words: Words) -> Markdown:
 
 
 def other_tables(tables: Tables, words: Words) -> list[Markdown]:
-    """Tables of the metrics that are reported beside the compared ones, a few models each."""
+    """Tables of the metrics that are reported, but not compared. Each table has a few of the models."""
     found = {
         (score["benchmark"], other["metric"], other["filter"], score["model"]): other
         for score in tables.scores
@@ -78,15 +76,16 @@ def other_tables(tables: Tables, words: Words) -> list[Markdown]:
     return made if rows else []
 
 
-def describe_other(other: Json | None) -> Markdown:
-    """A metric with its interval: shares in percent, all else as it is."""
+def describe_other(other: OtherMetric | None) -> Markdown:
+    """A metric with its interval. Shares are in percent, other values unchanged."""
     if other is None or other["score"] is None:
         return Markdown(DASH)
-    if other["is_share"]:
-        return describe_score(other)
-    return Markdown(f"{loss(other['score'])} [{loss(other['ci_low'])}, {loss(other['ci_high'])}]")
+    score, low, high = other["score"], other["ci_low"], other["ci_high"]
+    if other["is_share"] and low is not None and high is not None:
+        return Markdown(f"{percent(score)} [{percent(low)}, {percent(high)}]")
+    return Markdown(f"{loss(score)} [{loss(low)}, {loss(high)}]")
 
 
 def split(names: list[str]) -> list[list[str]]:
-    """Models in groups that fit the width of a page."""
+    """Split models into groups that fit the width of a page."""
     return [names[start : start + MODELS_A_TABLE] for start in range(0, len(names), MODELS_A_TABLE)]

@@ -1,21 +1,23 @@
-"""What the report says of training: what each stage learnt, what it ran with, what it cost, and what it saw."""
+"""Parts of the report on training: losses, settings, cost, forecast and templated rows of each stage."""
 
-from scripts.report.contents import Json, Tables, describe_memory
-from scripts.report.markdown import Cells, Markdown, cut_middle, make_table
-from scripts.report.words import DASH, Words, count, duration, gigabytes, loss, magnitude, percent
+from scripts.common.formats import DASH, count, duration, gigabytes, loss, magnitude, percent
+from scripts.common.markdown import Cells, Markdown, cut_middle, make_table
+from scripts.common.records import StageManifest, TrainingStep
+from scripts.report.contents import Tables, describe_memory
+from scripts.report.words import Words
 
 USAGE = (
     *("processes", "strategy", "attention", "effective_batch", "seconds_per_epoch", "trained_tokens"),
     *("mfu", "energy"),
 )
-"""Columns of the table of what stages ran with."""
+"""Columns of the table of settings and cost."""
 
 FORECAST = ("steps", "trained_tokens", "trained_parameters", "memory", "time")
-"""Columns of the table of what was planned."""
+"""Columns of the table of the forecast."""
 
 
 def stage_table(tables: Tables, words: Words) -> Markdown:
-    """Table of what each stage trained on, how fast, and from which loss to which."""
+    """Table of the rows, steps, speed, first and last loss, and memory of each stage."""
     rows = [stage_row(stage, log, words) for stage, log in zip(tables.stages, tables.logs, strict=True)]
     header = [
         words("stage_column"),
@@ -31,25 +33,25 @@ def stage_table(tables: Tables, words: Words) -> Markdown:
     return make_table(header, rows, "llrrrrrrr", words("stages_caption"))
 
 
-def stage_row(stage: Json, log: list[Json], words: Words) -> Cells:
-    """One line of the stage table."""
+def stage_row(stage: StageManifest, log: list[TrainingStep], words: Words) -> Cells:
+    """One row of this table."""
     facts = stage["facts"]
-    losses = [row["loss"] for row in log if row.get("loss") is not None]
+    losses = [value for row in log if (value := row.get("loss")) is not None]
     return [
         stage["name"],
         stage["config"]["method"].upper(),
-        count(facts.get("train_rows")),
-        count(facts.get("steps")),
-        count(facts.get("tokens_per_second")),
-        count(facts.get("train_seconds")),
+        count(facts["train_rows"]),
+        count(facts["steps"]),
+        count(facts["tokens_per_second"]),
+        count(facts["train_seconds"]),
         loss(losses[0] if losses else None),
         loss(losses[-1] if losses else None),
         describe_memory([stage], words),
     ]
 
 
-def usage_table(stages: list[Json], words: Words) -> Markdown:
-    """Table of what each stage really ran with, and what it cost."""
+def usage_table(stages: list[StageManifest], words: Words) -> Markdown:
+    """Table of the settings that each stage used, and of its cost."""
     rows: list[Cells] = []
     for stage in stages:
         facts = stage["facts"]
@@ -72,20 +74,21 @@ def usage_table(stages: list[Json], words: Words) -> Markdown:
 
 
 def forecast_table(tables: Tables, words: Words) -> Markdown:
-    """Table of what each stage was planned to take against what it took: `planned / used`."""
+    """Table of the forecast of each stage and of what it used: `planned / used`."""
     rows: list[Cells] = []
     for planned, stage in zip(tables.forecast, tables.stages, strict=True):
         facts = stage["facts"]
         memory = stage["peak_gpu_memory_bytes"] or stage["peak_memory_bytes"]
         bound = "≤ " if planned["work_is"] == "at most" else ""
+        memory_bound = "≤ " if planned["memory_is"] == "at most" else ""
         hours = planned["hours"]
         rows.append(
             [
                 stage["name"],
                 against(count(planned["steps"]), count(facts["steps"])),
                 against(bound + count(planned["tokens"]), count(facts["tokens"])),
-                against(magnitude(planned["parameters_trained"]), magnitude(facts["trainable_parameters"])),
-                against(gigabytes(planned["memory_bytes"]), gigabytes(memory)),
+                against(magnitude(planned["trainable_parameters"]), magnitude(facts["trainable_parameters"])),
+                against(memory_bound + gigabytes(planned["memory_bytes"]), gigabytes(memory)),
                 against(DASH if hours is None else bound + duration(3600 * hours), duration(facts["train_seconds"])),
             ]
         )
@@ -94,12 +97,12 @@ def forecast_table(tables: Tables, words: Words) -> Markdown:
 
 
 def against(planned: str, used: str) -> Markdown:
-    """`planned / used`; both are Markdown."""
+    """`planned / used`."""
     return Markdown(f"{planned} / {used}")
 
 
-def proof_table(stages: list[Json], words: Words) -> Markdown:
-    """Table of what the model sees in training: some templated rows of each stage, with the trained tokens marked."""
+def proof_table(stages: list[StageManifest], words: Words) -> Markdown:
+    """Table of some templated rows of each stage, with the trained tokens marked."""
     rows: list[Cells] = []
     for stage in stages:
         share = stage["facts"]["trained_token_share"]
@@ -112,15 +115,15 @@ def proof_table(stages: list[Json], words: Words) -> Markdown:
     return make_table([words("stage_column"), words("row"), words("templated")], rows, "lrw", words("proof_caption"))
 
 
-def training_notes(stages: list[Json], words: Words) -> list[Markdown]:
-    """A sentence for each stage that went on from an earlier attempt, or whose schedule was cut to fit its time."""
+def training_notes(stages: list[StageManifest], words: Words) -> list[Markdown]:
+    """Sentences on stages that resumed from an earlier attempt, or whose schedule was cut to fit their time limit."""
     notes = []
     for stage in stages:
         facts = stage["facts"]
-        if facts.get("resumed_from"):
+        if facts["resumed_from"]:
             notes.append(words("training_resumed", stage=stage["name"], step=count(facts["resumed_from"])))
-        budget = facts.get("budget") or {}
-        if budget.get("cuts") or budget.get("stopped"):
+        budget = facts["budget"]
+        if budget["cuts"] or budget["stopped"]:
             notes.append(
                 words(
                     "training_stopped" if budget["stopped"] else "training_cut",

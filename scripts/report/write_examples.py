@@ -1,19 +1,21 @@
-"""Write what all models answer to the first held-out rows, side by side, as Markdown."""
+"""Write the answers of all models to the first held-out rows, side by side, as Markdown."""
 
 from pathlib import Path
-from typing import Any
 
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json_lines, write_text
-from scripts.report.markdown import escape
+from scripts.common.markdown import escape
+from scripts.common.records import Item
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--models", nargs="+", required=True, help="name of each model")
     parser.add_argument("--datasets", nargs="*", default=[], help="name of each data set")
-    parser.add_argument("--items", type=Path, nargs="*", default=[], help="answers, by data set and then by model")
-    parser.add_argument("--rows", type=int, required=True, help="rows of each data set to show")
+    parser.add_argument(
+        "--items", type=Path, nargs="*", default=[], help="items, ordered by data set and then by model"
+    )
+    parser.add_argument("--rows", type=int, required=True, help="number of rows of each data set to show")
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
     options = parser.parse_args()
 
@@ -28,8 +30,8 @@ def main() -> None:
     say(f"write_examples: {options.output}")
 
 
-def show(answers: dict[str, list[dict[str, Any]]], place: int) -> list[str]:
-    """One row: what was asked, what the data set answers, and what each model does; nothing beyond the last row."""
+def show(answers: dict[str, list[Item]], place: int) -> list[str]:
+    """Parts of one row: prompt, reference answer and the answer of each model; empty beyond the last row."""
     first = next(iter(answers.values()))
     if place >= len(first):
         return []
@@ -39,7 +41,7 @@ def show(answers: dict[str, list[dict[str, Any]]], place: int) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """A text as it is, in a block of code whose fence is longer than any in it."""
+    """A code block with the text. Its fence is longer than any fence in the text."""
     fence = "```"
     while fence in text:
         fence += "`"

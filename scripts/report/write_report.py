@@ -1,10 +1,9 @@
-"""Write the report as Markdown, from the tables of the run and a template."""
+"""Write the report in Markdown, from the data of the run and a template."""
 
 import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,9 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scripts.common.config import Report
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json, read_json_lines, write_text
+from scripts.common.markdown import Markdown, finalise
+from scripts.common.records import Item
 from scripts.report import contents, evaluation, training
 from scripts.report.contents import Tables
-from scripts.report.markdown import Markdown, finalise
 from scripts.report.words import Words
 
 
@@ -25,23 +25,31 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
     parser.add_argument("--alpha", type=float, required=True, help="significance level of the comparisons")
     parser.add_argument("--template", type=Path, required=True, help="report.md.jinja")
-    parser.add_argument("--words", type=Path, required=True, help="words in the report's language, YAML")
+    parser.add_argument("--words", type=Path, required=True, help="words of the report in its language, YAML")
     parser.add_argument("--cards", type=Path, nargs="*", default=[], help="card of each data set, JSON")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="manifest of each model, base first")
-    parser.add_argument("--forecast", type=Path, required=True, help="what each stage was planned to take, JSON")
-    parser.add_argument("--logs", type=Path, nargs="*", default=[], help="training log of each stage, in their order")
+    parser.add_argument("--forecast", type=Path, required=True, help="forecast of the stages, JSON")
+    parser.add_argument("--logs", type=Path, nargs="*", default=[], help="training log of each stage, in order")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="score of each model and benchmark")
-    parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in their order")
+    parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in order")
     parser.add_argument("--comparison", type=Path, required=True, help="comparison.json")
     parser.add_argument("--seed-comparison", type=Path, required=True, help="seed_comparison.json")
     parser.add_argument("--abilities", type=Path, required=True, help="abilities.json")
-    parser.add_argument("--figures", type=Path, nargs="*", default=[], help="figures, found by their names")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="figures, whose names without suffix are used in the template",
+    )
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
     options = parser.parse_args()
 
+    base, *stages = map(read_json, options.models)
     tables = Tables(
         cards=[read_json(path) for path in options.cards],
-        models=[read_json(path) for path in options.models],
+        base=base,
+        stages=stages,
         forecast=read_json(options.forecast),
         logs=[pq.read_table(path).to_pylist() for path in options.logs],
         scores=[read_json(path) for path in options.scores],
@@ -67,8 +75,8 @@ def main() -> None:
     say(f"write_report: {options.output}")
 
 
-def read_samples(tables: Tables, paths: list[Path]) -> tuple[str | None, dict[str, list[dict[str, Any]]]]:
-    """The benchmark that sample answers are taken from, and the items of each model on it."""
+def read_samples(tables: Tables, paths: list[Path]) -> tuple[str | None, dict[str, list[Item]]]:
+    """The benchmark that sample answers are taken from, if any, and the items of each model on it."""
     sampled = contents.find_generated(tables.scores)
     own = [
         (score["model"], path)
@@ -89,12 +97,14 @@ def render(
     alpha: float,
     figures: dict[str, str],
     sampled: str | None,
-    items: dict[str, list[dict[str, Any]]],
+    items: dict[str, list[Item]],
 ) -> str:
-    """The report as Markdown.
+    """The report in Markdown.
 
-    `figures` are the paths of the figures from the report's folder, by their names; `sampled` is the benchmark that
-    sample answers are taken from, and `items` are each model's on it.
+    Args:
+        figures: paths of the figures by name, relative to the report's folder.
+        sampled: benchmark that sample answers are taken from; None for no samples.
+        items: items of each model on that benchmark.
     """
     environment = Environment(
         loader=FileSystemLoader(template.parent),
@@ -138,7 +148,7 @@ def render(
 
 
 def quote(value: object) -> Markdown:
-    """A value of the header: YAML text, in which pandoc then reads the Markdown."""
+    """A value of the header as a YAML string, whose contents pandoc reads as Markdown."""
     return Markdown(json.dumps(finalise(value), ensure_ascii=False))
 
 

@@ -1,4 +1,4 @@
-"""TRL's config of a stage: its `args`, over our defaults, under what the pipeline must set itself."""
+"""Build TRL's config of a stage: its `args` override our defaults, and the pipeline sets the remaining fields."""
 
 import copy
 import dataclasses
@@ -31,7 +31,7 @@ OURS = (
     "logging_strategy",
     "model_init_kwargs",
 )
-"""Fields of the trainer's config that the pipeline sets itself; `args` may not."""
+"""Fields of the trainer's config that only the pipeline sets."""
 
 DEFAULTS: dict[str, Any] = {
     "logging_steps": 1,
@@ -41,14 +41,14 @@ DEFAULTS: dict[str, Any] = {
     "gradient_checkpointing": False,
     "report_to": ["tensorboard"],
 }
-"""What we set where `args` does not: every step is logged, and a killed stage loses 200 steps at most."""
+"""Defaults for `args`: every step is logged, and a killed stage loses at most 200 steps."""
 
 _ZERO: dict[str, Any] = {
     "gradient_clipping": "auto",
     "train_batch_size": "auto",
     "train_micro_batch_size_per_gpu": "auto",
     "gradient_accumulation_steps": "auto",
-    "zero_allow_untested_optimizer": True,  # DeepSpeed knows Adam, and would refuse the trainer's other optimisers
+    "zero_allow_untested_optimizer": True,  # otherwise DeepSpeed refuses all that it has not tested
 }
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -62,17 +62,17 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     },
     "fsdp2": {"fsdp": "full_shard", "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}},
 }
-"""How the stage's `strategy` is asked for. DeepSpeed fills in `auto` from the other arguments."""
+"""The trainer's arguments for each `strategy`. DeepSpeed sets `auto` values from the other arguments."""
 
 
 def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_validation: bool) -> Arguments:
-    """TRL's config of the method for this job. ZeRO-3 loads the model in parts when this was called before."""
+    """TRL's config of the method for this job. Call it before loading the model, so that ZeRO-3 can shard it."""
     stage = job.stage
-    # Products are made in the run's precision, and so are those of float32 weights where `args` has bf16.
+    # `bf16` computes matrix products in bfloat16, also of float32 weights.
     ours = DEFAULTS | {"bf16": job.dtype == "bfloat16"} | ({"eval_strategy": "epoch"} if has_validation else {})
     settings = ours | stage.args
     if stage.is_packed and not settings.get("packing"):
-        settings.setdefault("max_length", None)  # TRL cuts rows only where it pads or packs them
+        settings.setdefault("max_length", None)  # without padding or packing there is no need to cut rows
     settings |= {
         "output_dir": str(job.checkpoints),
         "seed": job.seed,
@@ -85,28 +85,28 @@ def make_arguments(config: type[Arguments], job: Job, tokenizer: Any, has_valida
     if "deepspeed" in strategy:
         strategy["deepspeed"]["bf16"] = {"enabled": settings["bf16"]}
     if stage.method == "sft":
-        # It learns the assistant's turns, up to the end of the turn.
+        # The loss covers the assistant's turns, including the end of each turn.
         settings |= {"eos_token": tokenizer.eos_token, "assistant_only_loss": True}
     arguments = build_arguments(config, stage.args, settings | strategy, f"stages.{job.name}.args")
     if stage.method == "grpo" and arguments.save_steps >= 1:
-        # Answers are sampled for several steps at once, and a checkpoint between would not know them.
+        # GRPO samples answers for several steps at once, and a checkpoint in between would lose them.
         sampled = steps_between_samples(arguments)
         arguments.save_steps = max(1, round(arguments.save_steps / sampled)) * sampled
     return arguments
 
 
 def steps_between_samples(arguments: Any) -> int:
-    """Optimiser steps for which GRPO's answers to a set of prompts serve."""
+    """Optimiser steps that use the same sampled answers of GRPO."""
     batches = arguments.steps_per_generation * arguments.num_iterations
     return math.lcm(batches, arguments.gradient_accumulation_steps) // arguments.gradient_accumulation_steps
 
 
 @contextmanager
-def told_in_one_line(job: Job) -> Iterator[None]:
-    """Turn what TRL and PEFT refuse when a trainer is built, such as modules that a model does not have, into a line.
+def one_line_errors(job: Job) -> Iterator[None]:
+    """Turn errors of TRL and PEFT while a trainer is built, such as unknown target modules, into one line.
 
     Raises:
-        UserError: with their first line.
+        UserError: with the first line of their message.
     """
     try:
         yield
@@ -115,10 +115,10 @@ def told_in_one_line(job: Job) -> Iterator[None]:
 
 
 def build_arguments(config: type[Arguments], args: dict[str, Any], settings: dict[str, Any], where: str) -> Arguments:
-    """TRL's config from `settings`, of which `args` are the user's.
+    """TRL's config from `settings`, which include the user's `args`.
 
     Raises:
-        UserError: an argument that TRL does not know, one that is ours to set, or a value that TRL refuses.
+        UserError: an argument is unknown to TRL or set only by the pipeline, or TRL refuses a value.
     """
     known = [field.name for field in dataclasses.fields(config)]
     for argument in args:
@@ -128,7 +128,7 @@ def build_arguments(config: type[Arguments], args: dict[str, Any], settings: dic
         if argument not in known:
             raise UserError(f"{where}.{argument}: TRL's config has no such field{nearest(argument, known)}")
     if args.get("packing_strategy") == "wrapped":
-        raise UserError(f"{where}.packing_strategy: wrapped lets one example see another; use bfd")
+        raise UserError(f"{where}.packing_strategy: with wrapped, packed examples see each other; use bfd")
     try:
         return config(**settings)
     except (TypeError, ValueError, ImportError) as error:

@@ -1,8 +1,8 @@
-"""Keep a stage within its time, over all attempts at it.
+"""Keep a stage within its time limit, over all attempts.
 
-The seconds of every attempt are added up in a ledger beside the checkpoints. After a few steps the end is projected
-from their pace. A stage that would not end in time is refused, or its schedule is cut: the steps that are left fit the
-time that is left, and the learning rate passes through the rest of its course in them, so that it comes to its end.
+A ledger next to the checkpoints adds up the seconds of every attempt. After a few steps their pace predicts the end. A
+stage that would exceed the limit is refused, or its schedule is cut: fewer steps remain, which fit the remaining time,
+and the learning rate schedule is compressed into them, so that it still reaches its end.
 """
 
 import math
@@ -14,37 +14,36 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from scripts.common.config.stage import USABLE_TIME
 from scripts.common.console import say
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
+from scripts.common.records import BudgetFacts
 from scripts.train.processes import largest
 
 WARM_UP = 2
-"""First steps of an attempt, which tell nothing about the pace."""
+"""First steps of an attempt, which are too slow to predict the pace."""
 
 MEASURED = 10
-"""Steps after them that must be known before the end is projected."""
+"""Steps measured after the warm-up before the end is predicted."""
 
 SLACK = 0.05
-"""Share by which a projected end may lie beyond the limit before the schedule is cut: paces vary."""
-
-RESERVE = 0.05
-"""Share of the limit that is kept for saving and evaluating."""
+"""Share by which the predicted time may exceed the limit before the schedule is cut, since the pace varies."""
 
 BETWEEN_ENTRIES = 10.0
-"""Seconds between two entries in the ledger: a killed attempt's last ones are not counted."""
+"""Seconds between updates of the ledger. A killed attempt loses at most these."""
 
 
 @dataclass
 class Ledger:
-    """What a stage has used of its time.
+    """The time that a stage has used.
 
     Args:
-        seconds: of all attempts together.
-        attempts: how many there were.
-        planned: steps of the whole schedule.
-        cuts: (step at which the schedule was cut, step at which it then ended), the first cut first.
-        stopped: the limit was reached before the schedule's end.
+        seconds: total of all attempts.
+        attempts: number of attempts.
+        planned: steps of the original schedule.
+        cuts: for each cut in order, the step at which the schedule was cut and its new last step.
+        stopped: the limit was reached before the end of the schedule.
     """
 
     seconds: float = 0.0
@@ -60,13 +59,13 @@ class Ledger:
 
 
 class Budget(TrainerCallback):
-    """Watches a stage's time.
+    """Keeps a stage within its time limit.
 
     Args:
-        label: the stage, for messages.
+        label: name of the stage in messages.
         path: the ledger.
         limit: seconds for all attempts together; None for no limit.
-        refuse: end with an error where the schedule would have to be cut.
+        refuse: raise an error instead of cutting the schedule.
     """
 
     def __init__(self, label: str, path: Path, limit: float | None, refuse: bool) -> None:
@@ -96,21 +95,21 @@ class Budget(TrainerCallback):
             self.write()
         if self.limit is None or state.global_step >= state.max_steps:
             return
-        # Every process decides by the slowest of them, or they would stop at different steps.
+        # All processes use the slowest one's times, or they would stop at different steps.
         used = largest(self.ledger.seconds, args.device)
         measured = self.steps - WARM_UP
         pace = largest((now - self.measured_from) / max(1, measured), args.device)
-        if used + pace > self.limit * (1 - RESERVE / 2):
+        if used + pace > self.limit * (1 + USABLE_TIME) / 2:
             self._stop(state, control)
         elif measured == MEASURED or (measured > MEASURED and not self.refuse):
             self._project(self.limit, used, pace, state, kwargs["lr_scheduler"])
 
     def _project(self, limit: float, used: float, pace: float, state: TrainerState, scheduler: LRScheduler) -> None:
-        """Refuse, or cut the schedule, when the steps that are left take longer than the time that is left.
+        """Refuse the stage or cut the schedule if the remaining steps take longer than the remaining time.
 
-        The pace is the mean since the warm-up, so evaluations and saves count, and a few slow steps do not decide.
+        The pace is the mean since the warm-up. It includes evaluations and saves, and averages out a few slow steps.
         """
-        left = limit * (1 - RESERVE) - used
+        left = limit * USABLE_TIME - used
         needed = pace * (state.max_steps - state.global_step)
         if needed <= left * (1 + SLACK):
             return
@@ -127,34 +126,41 @@ class Budget(TrainerCallback):
         self._apply(state, scheduler, state.global_step, end)
 
     def _stop(self, state: TrainerState, control: TrainerControl) -> None:
-        """End here: the next step would not fit."""
+        """End training: the next step would exceed the limit."""
         self.ledger.stopped = True
         say(f"{self.label}: the time limit is reached; training ends at step {state.global_step} of {state.max_steps}")
         state.max_steps = state.global_step
         control.should_save = control.should_training_stop = True
         if state.is_world_process_zero:
-            self.write()  # the checkpoint that comes now stands at the last step: its end must be known
+            self.write()  # the checkpoint that follows is final, so its ledger must be complete
 
     def _apply(self, state: TrainerState, scheduler: LRScheduler, cut_at: int, end: int) -> None:
-        """End at the step `end`, and run through what is left of the learning rate's course until then."""
+        """End at the step `end`, and compress the rest of the learning rate schedule into the steps until then."""
         stretch = (state.max_steps - cut_at) / max(1, end - cut_at)
         state.max_steps = end
         scheduler = getattr(scheduler, "scheduler", scheduler)  # DeepSpeed's wrapper
-        if isinstance(scheduler, LambdaLR):  # others do not follow the number of steps
-            for place, course in enumerate(scheduler.lr_lambdas):
-                scheduler.lr_lambdas[place] = _hasten(course, cut_at, stretch)
+        if isinstance(scheduler, LambdaLR):  # other schedulers do not depend on the number of steps
+            for place, schedule in enumerate(scheduler.lr_lambdas):
+                scheduler.lr_lambdas[place] = _compress(schedule, cut_at, stretch)
 
     def write(self) -> None:
-        """Enter the seconds so far."""
+        """Write the ledger with the seconds so far."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.ledger.seconds = self.before + time.monotonic() - self.started
         write_json(self.path, asdict(self.ledger))
 
-    def describe(self) -> dict[str, Any]:
-        """What the manifest says of it."""
-        return asdict(self.ledger) | {"limit_seconds": self.limit}
+    def describe(self) -> BudgetFacts:
+        """The facts for the manifest."""
+        return {
+            "seconds": self.ledger.seconds,
+            "attempts": self.ledger.attempts,
+            "planned": self.ledger.planned,
+            "cuts": self.ledger.cuts,
+            "stopped": self.ledger.stopped,
+            "limit_seconds": self.limit,
+        }
 
 
-def _hasten(course: Any, cut_at: int, stretch: float) -> Any:
-    """The course of a learning rate that goes `stretch` times as fast from a step on."""
-    return lambda step: course(step if step <= cut_at else cut_at + (step - cut_at) * stretch)
+def _compress(schedule: Any, cut_at: int, stretch: float) -> Any:
+    """A learning rate schedule that runs `stretch` times as fast after the step `cut_at`."""
+    return lambda step: schedule(step if step <= cut_at else cut_at + (step - cut_at) * stretch)

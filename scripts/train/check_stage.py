@@ -1,4 +1,4 @@
-"""Build the trainer's configuration of a stage: a wrong argument is refused before anything is submitted."""
+"""Build TRL's config of a stage, so that a wrong argument is refused before anything is submitted."""
 
 import shutil
 from pathlib import Path
@@ -36,7 +36,7 @@ LOSSES = {
     "kto": ["kto", "apo_zero_unpaired"],
     "grpo": ["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"],
 }
-"""Values of `loss_type` that the trainers of TRL 1.16 know; its configs take any."""
+"""Values of `loss_type` that the trainers of TRL 1.16 implement. Its configs accept any value."""
 
 
 def main() -> None:
@@ -44,28 +44,28 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="name of the stage")
     parser.add_argument("--config", required=True, help="the stage's section, as JSON")
     parser.add_argument("--validated", action="store_true", help="its data set has validation rows")
-    parser.add_argument("--processes", type=int, default=1, help="processes that it trains with")
-    parser.add_argument("--nodes", type=int, default=1, help="machines that they are on")
-    parser.add_argument("--output", type=Path, required=True, help="the stage as it was checked, JSON")
+    parser.add_argument("--processes", type=int, default=1, help="number of training processes")
+    parser.add_argument("--nodes", type=int, default=1, help="number of machines")
+    parser.add_argument("--output", type=Path, required=True, help="checked section of the stage to write, JSON")
     options = parser.parse_args()
     stage = Stage.model_validate_json(options.config)
 
     if options.nodes > 1 and not shutil.which("srun"):
         raise UserError(
-            f"resources.train.nodes: {options.nodes} machines are joined by SLURM's srun, which is not here; run with "
+            f"resources.train.nodes: {options.nodes} machines need SLURM's srun, which is not installed here; run with "
             "--profile slurm on a login node, or set 1"
         )
     check(options.name, stage, options.validated, options.processes)
-    write_json(options.output, stage.part())
+    write_json(options.output, stage.as_dict())
     say(f"check_stage {options.name}: {len(stage.args)} arguments")
 
 
 def check(name: str, stage: Stage, validated: bool = False, processes: int = 1) -> None:
-    """Build what the stage will build when it trains. Raises UserError when its arguments or rewards are wrong."""
+    """Build the same config as the training script. Raises UserError if arguments or rewards are wrong."""
     args = stage.args
     settings = DEFAULTS | ({"eval_strategy": "epoch"} if validated else {}) | args
     settings |= {"use_cpu": True, "bf16": False}
-    if stage.method == "grpo":  # its groups are spread over the processes, and here there is one
+    if stage.method == "grpo":  # groups are distributed over the processes, and here is only one
         for key in ("per_device_train_batch_size", "per_device_eval_batch_size"):
             settings[key] = processes * args.get(key, 8)
     if stage.strategy != "ddp" and processes == 1:
@@ -75,7 +75,9 @@ def check(name: str, stage: Stage, validated: bool = False, processes: int = 1) 
     if stage.tuning == "qlora" and not is_bitsandbytes_available():
         raise UserError(f"stages.{name}.tuning: qlora needs bitsandbytes; pip install -r envs/requirements-gpu.txt")
     if stage.strategy.startswith("zero") and not is_deepspeed_available():
-        raise UserError(f"stages.{name}.strategy: it needs DeepSpeed; pip install -r envs/requirements-gpu.txt")
+        raise UserError(
+            f"stages.{name}.strategy: {stage.strategy} needs DeepSpeed; pip install -r envs/requirements-gpu.txt"
+        )
     with TemporaryDirectory() as folder:
         where = f"stages.{name}.args"
         arguments = build_arguments(CONFIGS[stage.method], args, settings | {"output_dir": folder}, where)

@@ -1,15 +1,15 @@
-"""What the processes of one stage must agree on."""
+"""Combine values over the processes of a stage."""
 
 import torch
 
 
 def largest(value: float, device: torch.device) -> float:
-    """The largest of the processes' values."""
+    """The maximum over all processes."""
     return _reduce(value, device, torch.distributed.ReduceOp.MAX)
 
 
 def add_up(value: float, device: torch.device) -> float:
-    """The sum of the processes' values."""
+    """The sum over all processes."""
     return _reduce(value, device, torch.distributed.ReduceOp.SUM)
 
 

@@ -1,4 +1,4 @@
-"""What GRPO rewards: answers that verify, a form, a length, and functions of the user's own. Each reward is 0 to 1."""
+"""The rewards of GRPO: verified answers, a format, a length, and user functions. Our own rewards are from 0 to 1."""
 
 import re
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from datasets import Dataset
 from scripts.common.config import Rewards
 from scripts.common.errors import UserError
 from scripts.common.user_function import load_function
-from scripts.common.verify_answer import Verifier, make_verifier, parse_right
+from scripts.common.verifiers import Verifier, make_verifier, parse_right
 
 Completion = list[dict[str, str]]
 Reward = Callable[..., list[float | None]]
-"""Takes the completions of a batch and the columns of their rows; gives a number for each."""
+"""Maps the completions of a batch and the columns of their rows to one number for each completion."""
 
 
 def make_rewards(rewards: Rewards, stage: str, rows: Dataset) -> list[Reward]:
-    """The reward functions of a stage, in the order in which the configuration documents them.
+    """The reward functions of a stage, in the order that the configuration documents.
 
     Raises:
-        UserError: an answer is to be verified and a row has none, or a function of the user's cannot be had.
+        UserError: rows lack an answer that can be verified, or a user function cannot be loaded.
     """
     where = f"stages.{stage}.rewards"
     functions: list[Reward] = []
@@ -33,7 +33,7 @@ def make_rewards(rewards: Rewards, stage: str, rows: Dataset) -> list[Reward]:
             if unread:
                 raise UserError(
                     f"{where}.verify: {len(unread)} of {len(rows)} rows have an answer that math-verify cannot read, "
-                    f"such as {unread[0]!r}; mend them, or set it to pattern"
+                    f"such as {unread[0]!r}; fix them, or set it to pattern"
                 )
         functions.append(reward_answer(make_verifier(rewards.verify, rewards.answer_pattern)))
     if rewards.format:
@@ -46,34 +46,34 @@ def make_rewards(rewards: Rewards, stage: str, rows: Dataset) -> list[Reward]:
 
 
 def reward_answer(is_right: Verifier) -> Reward:
-    """1 where the answer is the row's."""
+    """1 if the answer is right, else 0."""
 
     def answer_reward(completions: list[Completion], answer: list[str], **columns: Any) -> list[float | None]:
-        return [float(is_right(said(c), right)) for c, right in zip(completions, answer, strict=True)]
+        return [float(is_right(text_of(c), right)) for c, right in zip(completions, answer, strict=True)]
 
     return answer_reward
 
 
 def reward_format(pattern: re.Pattern[str]) -> Reward:
-    """1 where the whole answer matches the pattern."""
+    """1 if the complete answer matches the pattern, else 0."""
 
     def format_reward(completions: list[Completion], **columns: Any) -> list[float | None]:
-        return [float(pattern.fullmatch(said(completion).strip()) is not None) for completion in completions]
+        return [float(pattern.fullmatch(text_of(completion).strip()) is not None) for completion in completions]
 
     return format_reward
 
 
 def reward_length(most: int) -> Reward:
-    """1 up to so many characters, then falling to 0 at twice as many."""
+    """1 up to `most` characters, then falling linearly to 0 at twice as many."""
 
     def length_reward(completions: list[Completion], **columns: Any) -> list[float | None]:
-        return [min(1.0, max(0.0, 2 - len(said(completion)) / most)) for completion in completions]
+        return [min(1.0, max(0.0, 2 - len(text_of(completion)) / most)) for completion in completions]
 
     return length_reward
 
 
 def reward_by(function: Callable[..., Any], where: str, name: str) -> Reward:
-    """A function of the user's: it gets the text of one answer and its row's prompt and answer, and gives a number."""
+    """A user function: it gets the text of an answer and the prompt and answer of its row, and returns a number."""
 
     def own_reward(
         prompts: list[Completion], completions: list[Completion], answer: list[str | None], **columns: Any
@@ -81,7 +81,7 @@ def reward_by(function: Callable[..., Any], where: str, name: str) -> Reward:
         rewards: list[float | None] = []
         for prompt, completion, right in zip(prompts, completions, answer, strict=True):
             try:
-                rewards.append(float(function(said(completion), {"prompt": prompt, "answer": right})))
+                rewards.append(float(function(text_of(completion), {"prompt": prompt, "answer": right})))
             except Exception as error:
                 raise UserError(f"{where}: failed on an answer: {type(error).__name__}: {error}") from error
         return rewards
@@ -90,6 +90,6 @@ def reward_by(function: Callable[..., Any], where: str, name: str) -> Reward:
     return own_reward
 
 
-def said(completion: Completion) -> str:
+def text_of(completion: Completion) -> str:
     """The text of an answer."""
     return completion[-1]["content"]

@@ -1,17 +1,17 @@
-"""Group relative policy optimisation: sample several answers to each prompt, and prefer those that earn more reward."""
+"""Group relative policy optimisation (GRPO): sample several answers to each prompt, and reinforce the better ones."""
 
 from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
 
 from scripts.common.console import run_script
-from scripts.train.arguments import make_arguments, told_in_one_line
-from scripts.train.finished import take_finished
-from scripts.train.fit import fit, save
+from scripts.train.arguments import make_arguments, one_line_errors
+from scripts.train.finished_training import take_finished
 from scripts.train.job import load_rows, parse_job
 from scripts.train.model import load_model, load_tokenizer, make_adapters
 from scripts.train.proof import prove_template
 from scripts.train.rewards import make_rewards
+from scripts.train.training_loop import fit, save
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     arguments = make_arguments(GRPOConfig, job, tokenizer, validation is not None)
     proof = prove_template(train, tokenizer, job, None)
 
-    with told_in_one_line(job):
+    with one_line_errors(job):
         trainer = GRPOTrainer(
             model=load_model(job),
             reward_funcs=make_rewards(job.stage.rewards, job.name, train),
@@ -37,11 +37,11 @@ def main() -> None:
     order_by_epoch(trainer, job.seed)
 
     facts = fit(trainer, job)
-    save(trainer, tokenizer, job, facts | proof | {"train_rows": len(train)})
+    save(trainer, tokenizer, job, {**facts, **proof, "train_rows": len(train)})
 
 
 def order_by_epoch(trainer: Any, seed: int) -> None:
-    """Draw each epoch's order by its number: TRL's generator runs on, and a resumed run would begin it anew."""
+    """Shuffle each epoch by its number. TRL's generator has a running state, which a resumed run would not have."""
     draw_sampler = trainer._get_train_sampler
 
     def draw(*given: Any) -> Any:

@@ -1,14 +1,14 @@
-"""Kahneman-Tversky optimisation: learn from answers that are labelled desirable or not, against the parent."""
+"""Kahneman-Tversky optimisation (KTO) on answers labelled desirable or not, with the parent as the reference model."""
 
 from trl import KTOConfig, KTOTrainer
 
 from scripts.common.console import run_script
-from scripts.train.arguments import make_arguments, told_in_one_line
-from scripts.train.finished import take_finished
-from scripts.train.fit import fit, save
+from scripts.train.arguments import make_arguments, one_line_errors
+from scripts.train.finished_training import take_finished
 from scripts.train.job import load_rows, parse_job
 from scripts.train.model import load_model, load_tokenizer, make_adapters
 from scripts.train.proof import prove_template
+from scripts.train.training_loop import fit, save
 
 
 def main() -> None:
@@ -20,8 +20,8 @@ def main() -> None:
     arguments = make_arguments(KTOConfig, job, tokenizer, validation is not None)
     proof = prove_template(train, tokenizer, job, arguments.max_length)
 
-    # The reference model is the parent: TRL keeps a frozen copy of it, or turns the adapters off.
-    with told_in_one_line(job):
+    # The reference model is the parent: TRL keeps a frozen copy, or disables the adapters.
+    with one_line_errors(job):
         trainer = KTOTrainer(
             model=load_model(job),
             args=arguments,
@@ -32,7 +32,7 @@ def main() -> None:
         )
 
     facts = fit(trainer, job)
-    save(trainer, tokenizer, job, facts | proof | {"train_rows": len(trainer.train_dataset)})
+    save(trainer, tokenizer, job, {**facts, **proof, "train_rows": len(trainer.train_dataset)})
 
 
 if __name__ == "__main__":

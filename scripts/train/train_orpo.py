@@ -1,14 +1,14 @@
-"""Odds ratio preference optimisation: learn the chosen answer and push the rejected one down, with no reference."""
+"""Odds ratio preference optimisation (ORPO): SFT on chosen answers with a penalty on rejected ones; no reference."""
 
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from scripts.common.console import run_script
-from scripts.train.arguments import make_arguments, told_in_one_line
-from scripts.train.finished import take_finished
-from scripts.train.fit import fit, save
+from scripts.train.arguments import make_arguments, one_line_errors
+from scripts.train.finished_training import take_finished
 from scripts.train.job import load_rows, parse_job
 from scripts.train.model import load_model, load_tokenizer, make_adapters
 from scripts.train.proof import prove_template
+from scripts.train.training_loop import fit, save
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     arguments = make_arguments(ORPOConfig, job, tokenizer, validation is not None)
     proof = prove_template(train, tokenizer, job, arguments.max_length)
 
-    with told_in_one_line(job):
+    with one_line_errors(job):
         trainer = ORPOTrainer(
             model=load_model(job),
             args=arguments,
@@ -31,7 +31,7 @@ def main() -> None:
         )
 
     facts = fit(trainer, job)
-    save(trainer, tokenizer, job, facts | proof | {"train_rows": len(trainer.train_dataset)})
+    save(trainer, tokenizer, job, {**facts, **proof, "train_rows": len(trainer.train_dataset)})
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Supervised fine-tuning: learn the assistant's turns of conversations."""
+"""Supervised fine-tuning (SFT) on the assistant's turns of conversations."""
 
 from trl import SFTConfig, SFTTrainer
 
 from scripts.common.console import run_script
-from scripts.train.arguments import make_arguments, told_in_one_line
-from scripts.train.finished import take_finished
-from scripts.train.fit import fit, save
+from scripts.train.arguments import make_arguments, one_line_errors
+from scripts.train.finished_training import take_finished
 from scripts.train.job import load_rows, parse_job
 from scripts.train.model import check_packing, load_model, load_tokenizer, make_adapters
 from scripts.train.proof import prove_template
+from scripts.train.training_loop import fit, save
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     arguments = make_arguments(SFTConfig, job, tokenizer, validation is not None)
     proof = prove_template(train, tokenizer, job, arguments.max_length)
 
-    with told_in_one_line(job):
+    with one_line_errors(job):
         trainer = SFTTrainer(
             model=load_model(job),
             args=arguments,
@@ -30,9 +30,9 @@ def main() -> None:
             peft_config=make_adapters(job),
         )
 
-    proof |= check_packing(trainer, job)
+    packing = check_packing(trainer, job)
     facts = fit(trainer, job)
-    save(trainer, tokenizer, job, facts | proof | {"train_rows": len(train)})
+    save(trainer, tokenizer, job, {**facts, **proof, **packing, "train_rows": len(train)})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""PyTorch's own attention over examples that lie end to end, for transformers: nothing between examples is computed."""
+"""Register PyTorch's variable length attention with transformers: packed examples, and nothing between them."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,7 +11,7 @@ from transformers import AttentionInterface
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 NAME = "varlen_attention"
-"""How a stage's `attention` and transformers call it."""
+"""Name of this attention in a stage's `attention` and in transformers."""
 
 
 def attend(
@@ -33,29 +33,29 @@ def attend(
     """Causal attention within each example of one flat row.
 
     Args:
-        query: (1, heads, tokens, head size).
-        key, value: (1, key heads, tokens, head size).
-        position_ids: (1, tokens), beginning anew with each example; None where all is one example.
-        cu_seq_lens_q, max_length_q: where examples begin, (examples + 1,), and the longest's tokens, from who laid them
-            end to end; else they are found anew in each layer.
+        query: shape (1, heads, tokens, head size).
+        key, value: shape (1, key heads, tokens, head size).
+        position_ids: shape (1, tokens), starting at 0 for each example; None for a single example.
+        cu_seq_lens_q, max_length_q: offsets of the examples, shape (examples + 1,), and the length of the longest, if
+            the collator gives them. Otherwise each layer computes them from `position_ids`.
 
     Returns:
-        (1, tokens, heads, head size), and no weights.
+        Output of shape (1, tokens, heads, head size), and None for the weights.
 
     Raises:
-        ValueError: several rows, a mask, dropout, capped scores or sinks, which the kernel does not know.
+        ValueError: there are several rows, a mask, dropout, capped scores or sinks, which the kernel does not support.
     """
     tokens = query.shape[2]
     if query.shape[0] != 1 or key.shape[2] != tokens or attention_mask is not None or dropout:
-        raise ValueError(f"{NAME} takes one flat row of whole examples, without mask, cache and dropout")
+        raise ValueError(f"{NAME} needs one flat row of complete examples, without mask, cache and dropout")
     if softcap is not None or s_aux is not None:
-        raise ValueError(f"{NAME} knows no capped scores and no sinks, which this model has")
+        raise ValueError(f"{NAME} does not support the capped scores or sinks of this model")
     bounds, longest = cu_seq_lens_q, max_length_q
     if bounds is None or longest is None:
         if position_ids is None:
             position_ids = torch.arange(tokens, device=query.device)
         (bounds, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
-    # The norms of queries and keys may have made float32 of them, which the kernel does not take.
+    # Norms of queries and keys may return float32, which the kernel does not support.
     flat = [states[0].transpose(0, 1).to(value.dtype) for states in (query, key, value)]
     kernel: Callable[..., Any] = varlen_attn if query.is_cuda else attend_apart
     output = kernel(
@@ -85,15 +85,15 @@ def attend_apart(
     window_size: tuple[int, int],
     enable_gqa: bool,
 ) -> torch.Tensor:
-    """What the kernel computes, on a CPU, for which there is none: one example after another.
+    """The result of the kernel on a CPU, which has none: one example after another.
 
     Args:
-        query, key, value: (tokens, heads, head size).
-        bounds: (examples + 1,), where each example begins, and the end.
-        window_size: how far back a token sees, -1 for to the beginning; and 0, for nothing of what comes.
+        query, key, value: shape (tokens, heads, head size).
+        bounds: shape (examples + 1,): the offset of each example, and the end.
+        window_size: number of previous tokens that a token attends to (-1: all), and 0 for no later ones.
 
     Returns:
-        (tokens, heads, head size).
+        Shape (tokens, heads, head size).
     """
     parts = []
     for start, end in pairwise(bounds.tolist()):

@@ -1,4 +1,4 @@
-"""Commands of a SLURM that says what a test wants to hear."""
+"""Fake SLURM commands that give the output that a test needs."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Tool = Callable[[str, str], None]
 
 @pytest.fixture
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
-    """Makes a command, of a name and the shell commands that it runs, which is first in the path."""
+    """Make a command from its name and a shell script, and put it first in PATH."""
     folder = tmp_path / "a folder"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -1,4 +1,4 @@
-"""All jobs of a run have at most the configured GPUs at once; on a real Slurm in tests/slurm."""
+"""All jobs of a run together use at most the configured GPUs. tests/slurm has a test on a real Slurm."""
 
 import copy
 import os
@@ -15,9 +15,9 @@ import pytest
 
 from scripts.cluster.gpus_at_once import limit_gpus
 from scripts.common.config import Config
+from scripts.common.config.loader import load_config
 from scripts.common.errors import UserError
 from scripts.common.files import write_json, write_text
-from scripts.common.load_config import load_config
 from tests.cluster.conftest import Tool
 from tests.common.running import REPOSITORY
 from tests.workflow.running import read_recipe, snakemake, write_recipe
@@ -47,47 +47,49 @@ def configure(**resources: Any) -> Config:
         ({"train": {"gpus": 4}}, 6, 6),
     ],
 )
-def test_the_largest_job_is_the_limit_unless_one_is_set(
-    resources: dict[str, Any], given: int | None, limit: int
-) -> None:
+def test_the_largest_job_sets_the_limit_by_default(resources: dict[str, Any], given: int | None, limit: int) -> None:
     assert limit_gpus(configure(**resources), given) == limit
 
 
 @pytest.mark.parametrize(
     ("resources", "given", "lines"),
     [
-        ({"gpus": 2, "train": {"gpus": 4}}, None, ["resources.gpus: at most 2 GPUs at once, and resources.train asks"]),
+        (
+            {"gpus": 2, "train": {"gpus": 4}},
+            None,
+            ["resources.gpus: the limit is 2 GPUs, but resources.train requests 4"],
+        ),
         (
             {"gpus": 2, "train": {"gpus": 2, "nodes": 2}},
             4,
-            ["resources.gpus: at most 2 GPUs at once, and resources.tr"],
+            ["resources.gpus: the limit is 2 GPUs, but resources.train requests 4"],
         ),
         (
             {"train": {"gpus": 4}},
             2,
-            ["--resources gpus_at_once: at most 2 GPUs at once, and resources.train asks for 4"],
+            ["--resources gpus_at_once: the limit is 2 GPUs, but resources.train requests 4"],
         ),
-        ({"gpus": 1, "evaluate": {"gpus": 1}}, None, [f"benchmarks.sum{n}.processes asks for 2;" for n in range(9)]),
+        ({"gpus": 1, "evaluate": {"gpus": 1}}, None, [f"benchmarks.sum{n}.processes requests 2;" for n in range(9)]),
     ],
     ids=["one machine", "two machines", "command line", "processes"],
 )
-def test_a_job_that_asks_for_more_is_refused(resources: dict[str, Any], given: int | None, lines: list[str]) -> None:
+def test_a_job_that_requests_more_is_refused(resources: dict[str, Any], given: int | None, lines: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         limit_gpus(configure(**resources), given)
-    told = str(caught.value).splitlines()
-    assert len(told) == len(lines)
-    assert all(part in line for part, line in zip(lines, told, strict=True))
+    problems = str(caught.value).splitlines()
+    assert len(problems) == len(lines)
+    assert all(part in problem for part, problem in zip(lines, problems, strict=True))
 
 
-def test_it_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_such_a_job_is_refused_before_anything_runs(tmp_path: Path) -> None:
     run = snakemake(tmp_path, "-n", "--configfile", write_recipe(tmp_path, evaluations(gpus=2, train={"gpus": 4})))
     assert run.returncode == 1
-    assert run.stdout.splitlines()[-1].startswith("error: resources.gpus: at most 2 GPUs at once, and resources.train")
+    assert run.stdout.splitlines()[-1].startswith("error: resources.gpus: the limit is 2 GPUs, but resources.train")
 
 
 @contextmanager
 def head(folder: Path, recipe: dict[str, Any], tool: Tool) -> Iterator[Path]:
-    """Snakemake on a cluster whose jobs never end. Gives the file that has a line for each job it was handed."""
+    """Run Snakemake on a fake cluster whose jobs never end. Yields a file with one line for each submitted job."""
     submitted = folder / "submitted"
     submitted.touch()
     write_json(folder / "work/smoke/models/base/manifest.json", {})
@@ -103,9 +105,9 @@ def head(folder: Path, recipe: dict[str, Any], tool: Tool) -> Iterator[Path]:
     command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "benchmarks"]
     command += ["--profile", REPOSITORY / "profiles/slurm", "--directory", folder]
     command += ["--configfile", write_recipe(folder, recipe)]
-    with (folder / "said").open("wb") as said:
+    with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
-            list(map(str, command)), stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             yield submitted
@@ -122,14 +124,14 @@ def head(folder: Path, recipe: dict[str, Any], tool: Tool) -> Iterator[Path]:
         (evaluations(train={"gpus": 3}, evaluate={"gpus": 1}), 3),
         (evaluations(), 9),
     ],
-    ids=["four GPUs", "two GPUs a job", "as the largest job", "no GPUs"],
+    ids=["four GPUs", "two GPUs a job", "largest job", "no GPUs"],
 )
-def test_no_more_jobs_are_submitted_than_there_are_gpus_for(
+def test_no_more_jobs_are_submitted_than_the_gpus_allow(
     tmp_path: Path, tool: Tool, recipe: dict[str, Any], jobs: int
 ) -> None:
     with head(tmp_path, recipe, tool) as submitted:
         deadline = time.monotonic() + 60
         while len(submitted.read_text().split()) < jobs and time.monotonic() < deadline:
             time.sleep(0.1)
-        time.sleep(1.5)  # all that may start are handed over at once
-        assert len(submitted.read_text().split()) == jobs, (tmp_path / "said").read_text()[-3000:]
+        time.sleep(1.5)  # Snakemake submits all jobs that may start together
+        assert len(submitted.read_text().split()) == jobs, (tmp_path / "output").read_text()[-3000:]

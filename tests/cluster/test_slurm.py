@@ -1,4 +1,4 @@
-"""Jobs that an earlier Snakemake left, as SLURM tells them; with a real one in tests/slurm."""
+"""Jobs of an earlier Snakemake, as SLURM lists them. tests/slurm has tests on a real Slurm."""
 
 from pathlib import Path
 
@@ -27,23 +27,23 @@ esac
 """
 
 
-def test_jobs_of_this_run_in_this_folder(tmp_path: Path, tool: Tool) -> None:
+def test_find_jobs_lists_those_of_this_run_in_this_folder(tmp_path: Path, tool: Tool) -> None:
     tool("squeue", SQUEUE.format(here=tmp_path))
     tool("scontrol", SCONTROL)
     assert find_jobs(tmp_path, "mine") == [
         Job("11", "RUNNING", "1:07", "train_sft_wildcards_sft"),
-        Job("14", "RUNNING", "0:09", "filter_dataset_wildcards_rows"),  # which run's nobody can tell
+        Job("14", "RUNNING", "0:09", "filter_dataset_wildcards_rows"),  # its run is unknown
     ]
     assert [job.number for job in find_jobs(tmp_path, "another")] == ["14"]
     assert find_jobs(tmp_path / "a folder", "mine") == []
 
 
-def test_without_slurm_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_slurm_there_are_no_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_jobs(tmp_path, "mine") == []
 
 
-def test_a_slurm_that_does_not_answer_is_told(tmp_path: Path, tool: Tool) -> None:
+def test_find_jobs_reports_that_slurm_does_not_answer(tmp_path: Path, tool: Tool) -> None:
     tool("squeue", "echo 'squeue: error: Unable to contact slurm controller' >&2\nexit 1\n")
     with pytest.raises(UserError, match=r"^SLURM does not answer: Unable to contact slurm controller$"):
         find_jobs(tmp_path, "mine")

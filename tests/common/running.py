@@ -1,4 +1,4 @@
-"""Starting our scripts as the rules do: as modules, from a folder of their own, without the network."""
+"""Start our scripts as the rules do: as modules, in a given folder, without network."""
 
 import importlib
 import json
@@ -25,8 +25,8 @@ def script_command(script: str, options: dict[str, Any]) -> list[str]:
 
 
 def script_environment() -> dict[str, str]:
-    """The environment that the rules give: our packages, no hub, one arithmetic thread."""
-    return os.environ | {
+    """The environment that rules set: our packages, no hub, one compute thread."""
+    environment = os.environ | {
         "PYTHONPATH": str(REPOSITORY),
         "HF_HUB_OFFLINE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
@@ -34,10 +34,12 @@ def script_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    # A script that starts elsewhere cannot tell mutmut which functions it called (`make mutate`).
+    return environment | ({"MUTANT_UNDER_TEST": ""} if environment.get("MUTANT_UNDER_TEST") == "stats" else {})
 
 
 def run_script(script: str, folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `scripts.<script>` in `folder` to its end."""
+    """Run `scripts.<script>` in `folder`, and wait for its end."""
     command = script_command(script, options)
     return subprocess.run(
         command, cwd=folder, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
@@ -45,7 +47,7 @@ def run_script(script: str, folder: Path, **options: Any) -> subprocess.Complete
 
 
 def start_script(script: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
-    """Start `scripts.<script>` in `folder`, and do not wait for it."""
+    """Start `scripts.<script>` in `folder` without waiting for it."""
     return subprocess.Popen(
         script_command(script, options),
         cwd=folder,
@@ -57,16 +59,16 @@ def start_script(script: str, folder: Path, **options: Any) -> subprocess.Popen[
 
 
 def error_lines(run: subprocess.CompletedProcess[str]) -> list[str]:
-    """What a script that refused its input said to the terminal; it must have ended with code 1 and no traceback."""
+    """What a script wrote to the terminal when it refused its input. Asserts exit code 1 and no traceback."""
     assert run.returncode == 1, run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
     return run.stderr.splitlines()
 
 
 def call_main(script: str, folder: Path, **options: Any) -> None:
-    """Run the `main` of `scripts.<script>` in this process: the same work, without importing torch once more.
+    """Run the `main` of `scripts.<script>` in this process, which saves importing torch again.
 
-    For second runs, and for what a script raises; that it runs by itself is shown with `run_script`.
+    Use it for second runs and for exceptions. That a script runs as its own process is tested with `run_script`.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What a user sees on the terminal, and what goes to the log."""
+"""Which lines reach the terminal, and which only the log."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def _run(folder: Path, body: str, *arguments: str) -> subprocess.CompletedProces
     )
 
 
-def test_with_a_log_the_terminal_gets_our_lines_only(tmp_path: Path) -> None:
+def test_with_a_log_the_terminal_gets_only_our_lines(tmp_path: Path) -> None:
     run = _run(tmp_path, "pass", "--log", "logs/deep/x.log")
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "our own line\n")
     log = (tmp_path / "logs" / "deep" / "x.log").read_text()
@@ -43,36 +43,36 @@ def test_with_a_log_the_terminal_gets_our_lines_only(tmp_path: Path) -> None:
         assert log.count(words + "\n") == 1, words
 
 
-def test_without_a_log_our_lines_come_once(tmp_path: Path) -> None:
+def test_without_a_log_our_lines_appear_once(tmp_path: Path) -> None:
     run = _run(tmp_path, "pass")
     assert run.stderr.splitlines().count("our own line") == 1
     assert "a library prints" in run.stdout
 
 
 def test_a_user_error_is_one_line_and_exit_1(tmp_path: Path) -> None:
-    run = _run(tmp_path, "raise UserError('stages.sft: mend this')", "--log", "x.log")
+    run = _run(tmp_path, "raise UserError('stages.sft: fix this')", "--log", "x.log")
     assert run.returncode == 1
-    assert run.stderr == "our own line\nerror: stages.sft: mend this\n"
+    assert run.stderr == "our own line\nerror: stages.sft: fix this\n"
     assert "Traceback" not in (tmp_path / "x.log").read_text()
 
 
-def test_two_problems_are_two_lines(tmp_path: Path) -> None:
+def test_two_mistakes_are_two_lines(tmp_path: Path) -> None:
     run = _run(tmp_path, "raise UserError('one\\ntwo')", "--log", "x.log")
     assert run.stderr.splitlines()[1:] == ["error: one", "error: two"]
 
 
-def test_our_own_bugs_keep_their_traceback_in_the_log(tmp_path: Path) -> None:
+def test_a_bug_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
     run = _run(tmp_path, "raise KeyError('a bug')", "--log", "x.log")
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert "KeyError: 'a bug'" in (tmp_path / "x.log").read_text()
 
 
-def test_a_full_memory_is_one_clear_line(tmp_path: Path) -> None:
+def test_out_of_memory_is_one_clear_line(tmp_path: Path) -> None:
     run = _run(tmp_path, "import torch; torch.zeros(10**13)", "--log", "x.log")
     assert run.returncode == 1
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: the memory is full; make batches smaller, or ask for more in `resources`; ")
+    assert line.startswith("error: out of memory; use smaller batches, or request more in `resources`; ")
     assert "you tried to allocate 40000000000000 bytes" in line
     assert "Traceback" not in run.stderr and "torch.zeros" in (tmp_path / "x.log").read_text()
 
@@ -84,7 +84,7 @@ needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="t
 @needs_full_device
 @pytest.mark.parametrize("log", ["x.log", "/dev/full"])
 def test_a_full_disk_is_one_clear_line(tmp_path: Path, log: str) -> None:
-    """Even where the log stands on the full disk itself."""
+    """Also if the log itself is on the full disk."""
     run = _run(tmp_path, FULL_DISK, "--log", log)
     assert run.returncode != 0
     errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
@@ -92,14 +92,14 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, log: str) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_what_torch_cannot_write_is_told_as_well(tmp_path: Path) -> None:
-    """Its writer of checkpoints finds that less was written than it gave, and says nothing of a disk."""
+def test_a_full_disk_is_recognised_in_torchs_message(tmp_path: Path) -> None:
+    """torch.save only reports that too few bytes were written; its message does not mention the disk."""
     run = _run(tmp_path, "import torch; torch.save(torch.zeros(100_000), '/dev/full')", "--log", "x.log")
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("error: the disk: no space left; free some")
 
 
-def test_other_system_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+def test_other_system_errors_are_not_reported_as_a_full_disk(tmp_path: Path) -> None:
     run = _run(tmp_path, "open('/no/such/file')", "--log", "x.log")
     assert "no space" not in run.stderr
     assert "FileNotFoundError" in (tmp_path / "x.log").read_text()
@@ -112,7 +112,7 @@ def test_an_interrupt_ends_with_130(tmp_path: Path) -> None:
 
 
 class _Clock:
-    """A clock that we wind."""
+    """A clock that the test sets."""
 
     now = 1000.0
 
@@ -122,9 +122,9 @@ class _Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
-    hand = _Clock()
-    monkeypatch.setattr(console, "time", hand)
-    return hand
+    clock = _Clock()
+    monkeypatch.setattr(console, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -134,11 +134,11 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_progress_says_how_much_time_is_left(clock: _Clock, said: list[str]) -> None:
+def test_progress_shows_the_time_left(clock: _Clock, said: list[str]) -> None:
     progress = Progress("train_sft sft", 40, "steps")
     clock.now += 4.9
     progress.update(5)
-    assert said == [], "a line every five seconds is enough"
+    assert said == [], "at most one line every five seconds"
     clock.now += 7.1  # 12 s for 12 steps
     progress.update(12, "loss 1.203")
     clock.now += 3600
@@ -152,7 +152,7 @@ def test_progress_says_how_much_time_is_left(clock: _Clock, said: list[str]) -> 
     ]
 
 
-def test_progress_after_a_resume_counts_this_attempt_only(clock: _Clock, said: list[str]) -> None:
+def test_progress_after_a_resume_counts_only_this_attempt(clock: _Clock, said: list[str]) -> None:
     progress = Progress("x", 100, "steps")
     progress.start_from(90)
     clock.now += 10

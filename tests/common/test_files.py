@@ -1,4 +1,4 @@
-"""Files are whole or not there, and what was written is read back the same."""
+"""Files are written atomically, and reading returns what was written."""
 
 import stat
 import tempfile
@@ -20,7 +20,7 @@ from scripts.common.files import (
 )
 
 
-def test_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_an_error_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     path.write_text("old")
     with pytest.raises(RuntimeError), written_whole(path) as temporary:
@@ -29,16 +29,16 @@ def test_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"table.json": "old"}
 
 
-def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "table.parquet"
     with written_whole(path) as temporary:
         temporary.write_text("new")
         assert not path.exists()
-        assert temporary.suffix == path.suffix, "writers choose their format by the suffix"
+        assert temporary.suffix == path.suffix, "some writers choose their format by the suffix"
     assert [p.name for p in path.parent.iterdir()] == ["table.parquet"]
 
 
-def test_a_group_can_read_and_write_what_we_wrote(tmp_path: Path) -> None:
+def test_the_group_can_read_and_write_files(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "x")
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o664
 
@@ -50,20 +50,20 @@ def test_nan_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.text() | st.integers() | st.none(), max_size=3), max_size=5))
-def test_json_lines_come_back_the_same(rows: list[dict[str, str | int | None]]) -> None:
+def test_json_lines_are_read_back_unchanged(rows: list[dict[str, str | int | None]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_json_lines(Path(folder) / "rows.jsonl", rows)
         assert read_json_lines(Path(folder) / "rows.jsonl") == rows
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n"])
-def test_separators_that_models_write_do_not_tear_a_line(tmp_path: Path, separator: str) -> None:
+def test_separators_in_texts_do_not_split_a_line(tmp_path: Path, separator: str) -> None:
     rows = [{"answer": f"one{separator}two"}]
     write_json_lines(tmp_path / "rows.jsonl", rows)
     assert read_json_lines(tmp_path / "rows.jsonl") == rows
 
 
-def test_json_ends_with_a_newline_and_keeps_letters(tmp_path: Path) -> None:
+def test_json_ends_with_a_newline_and_is_not_escaped(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"title": "训练"})
     text = (tmp_path / "x.json").read_text(encoding="utf-8")
     assert text.endswith("}\n") and "训练" in text

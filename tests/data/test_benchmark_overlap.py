@@ -1,4 +1,4 @@
-"""Benchmark items are found inside training rows, however they are dressed, and little else is."""
+"""Benchmark items are found in training rows in any formatting, with few false positives."""
 
 import random
 import string
@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts.common.data_config import Filters
+from scripts.common.config import Filters
 from scripts.common.files import write_json_lines
+from scripts.common.records import Question
 from scripts.data.benchmark_overlap import SEQUENCE, SHARE, SHORTEST, Hit, OverlapIndex
 from scripts.data.filters import Candidate, Tools, row_filters
 from scripts.data.token_counter import TokenCounter
 
 FALSE_POSITIVES = 0.001
-"""Largest share of clean rows that may be taken for a benchmark's."""
+"""Largest acceptable share of clean rows in which a benchmark text is found."""
 
 OTHERS_OFF = {"empty": False, "roles": False, "control_tokens": False, "equal_answers": False}
 
@@ -29,7 +30,7 @@ def _candidate(question: str, answer: str = "-") -> Candidate:
 
 
 def _find(index: OverlapIndex, candidates: list[Candidate], mode: str = "remove") -> list[str | None]:
-    """What the filter says of each row; what it found is left in the candidates."""
+    """The reasons that the filter gives. Its hits are stored in the candidates."""
     filters = Filters.model_validate(OTHERS_OFF | {"benchmark_overlap": mode})
     ((name, judge),) = row_filters("messages", filters, Tools(TokenCounter(Path()), index))
     assert name == "benchmark_overlap"
@@ -37,7 +38,7 @@ def _find(index: OverlapIndex, candidates: list[Candidate], mode: str = "remove"
 
 
 def _index(*texts: str, name: str = "b") -> OverlapIndex:
-    """A benchmark in which each text is the question of an item."""
+    """An index of a benchmark with one item for each text."""
     return OverlapIndex({name: [{"question": text, "texts": [text]} for text in texts]})
 
 
@@ -80,13 +81,13 @@ def test_flag_finds_and_removes_nothing() -> None:
     assert [hit.item for hit in candidate.hits] == [0]
 
 
-def test_the_question_is_looked_for_when_an_item_has_no_texts() -> None:
+def test_the_question_is_searched_for_if_an_item_has_no_texts() -> None:
     index = OverlapIndex({"b": [{"question": LONG, "texts": []}]})
     assert [hit.share for hit in _hits(index, LONG)] == [1.0]
 
 
 def test_one_shared_phrase_is_not_enough() -> None:
-    """13 of 40 words are shared, and then, in two pieces, 26 of them."""
+    """First 13 of 40 words are shared, then 26 of them in two spans."""
     words = LONG.split()
     index = _index(LONG)
     assert _hits(index, f"something else {' '.join(words[5:18])} and more") == []
@@ -101,23 +102,23 @@ def test_half_of_the_words_must_be_covered() -> None:
     assert _hits(index, " ".join(words[3:22])) == []
 
 
-def test_pieces_below_thirteen_words_cover_nothing() -> None:
+def test_spans_of_fewer_than_13_words_cover_nothing() -> None:
     words = LONG.split()
     pieces = [" ".join(words[i : i + SEQUENCE - 1]) for i in range(0, 40, SEQUENCE - 1)]
     assert _hits(_index(LONG), " and ".join(pieces)) == []
 
 
-def test_a_changed_word_here_and_there_hides_nothing() -> None:
+def test_a_few_changed_words_hide_nothing() -> None:
     words = LONG.split()
     words[13], words[27] = "changed", "changed"
     (hit,) = _hits(_index(LONG), " ".join(words))
     assert (hit.share, hit.span) == (26 / 40, " ".join(words[:13]))
     words[6], words[20] = "changed", "changed"
-    assert _hits(_index(LONG), " ".join(words)) == [], "no piece of 13 words is left"
+    assert _hits(_index(LONG), " ".join(words)) == [], "no span of 13 words is left"
 
 
 @pytest.mark.parametrize("size", range(SHORTEST, SEQUENCE))
-def test_a_text_of_8_to_12_words_is_found_in_one_piece(size: int) -> None:
+def test_a_text_of_8_to_12_words_must_be_contiguous(size: int) -> None:
     text = _words("short", size)
     index = _index(text)
     assert [hit.share for hit in _hits(index, f"please tell me {text} or not")] == [1.0]
@@ -125,15 +126,30 @@ def test_a_text_of_8_to_12_words_is_found_in_one_piece(size: int) -> None:
     assert _hits(index, changed) == [] == _hits(index, text.rpartition(" ")[0])
 
 
-def test_a_shorter_text_counts_only_as_the_whole_prompt() -> None:
+def test_a_shorter_text_counts_only_as_the_complete_prompt() -> None:
     index = _index("What is the capital of France?")
-    assert _hits(index, "what is the  CAPITAL of France?\n") == [Hit("b", 0, 1.0, "(the whole prompt)")]
+    assert _hits(index, "what is the  CAPITAL of France?\n") == [Hit("b", 0, 1.0, "(the complete prompt)")]
     assert _hits(index, "What is the capital of France? Answer in one word.") == []
     assert _hits(index, "Ask me.", "What is the capital of France?") == []
 
 
+def test_a_text_of_few_letters_counts_only_as_the_complete_prompt() -> None:
+    """Eight Chinese characters count as eight words, with as little content as two or three English words."""
+    text = "今天天气怎么样呀"
+    index = _index(text)
+    assert _hits(index, text) == [Hit("b", 0, 1.0, "(the complete prompt)")]
+    assert _hits(index, f"我想问你,{text}?") == [] == _hits(index, "x", text)
+
+
+@pytest.mark.parametrize(("last", "found"), [("four", 1), ("six", 0)])
+def test_twenty_five_letters_are_enough_inside_other_text(last: str, found: int) -> None:
+    """Seven words of three letters, and one of four or three."""
+    text = f"one two ten red big old new {last}"
+    assert len(_hits(_index(text), f"please say {text} again")) == found
+
+
 @pytest.mark.parametrize("prompt", ["what is the capital of france", "“What is the capital of France?”"])
-def test_the_punctuation_of_a_whole_prompt_does_not_matter(prompt: str) -> None:
+def test_punctuation_of_a_complete_prompt_does_not_matter(prompt: str) -> None:
     assert len(_hits(_index("What is the capital of France?"), prompt)) == 1
 
 
@@ -152,7 +168,7 @@ def test_a_text_is_not_found_across_two_rows() -> None:
     assert _find(index, candidates) == [None] * 4
 
 
-def test_a_row_of_several_turns_is_searched_whole() -> None:
+def test_all_turns_of_a_row_are_searched() -> None:
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello"}]
     turns += [{"role": "user", "content": LONG}, {"role": "assistant", "content": "well"}]
     candidate = Candidate({"source_index": 0, "messages": turns, "answer": None})
@@ -165,7 +181,7 @@ def test_the_longest_span_is_shown_and_cut() -> None:
     assert hit.span == " ".join(words[16:])[:300]
 
 
-def test_the_text_that_is_covered_most_stands_for_its_item() -> None:
+def test_an_item_is_reported_with_its_most_covered_text() -> None:
     question, solution = _words("q", 30), _words("s", 30)
     index = OverlapIndex({"b": [{"question": question, "texts": [question, solution]}]})
     (hit,) = _hits(index, " ".join(question.split()[:20]), solution)
@@ -173,20 +189,20 @@ def test_the_text_that_is_covered_most_stands_for_its_item() -> None:
 
 
 def test_the_same_question_in_two_benchmarks_is_a_hit_of_both() -> None:
-    items = [{"question": LONG, "texts": [LONG]}]
+    items: list[Question] = [{"question": LONG, "texts": [LONG]}]
     candidate = _candidate(LONG)
     assert _find(OverlapIndex({"one": items, "two": items}), [candidate]) == ["one, item 0"]
     assert [hit.benchmark for hit in candidate.hits] == ["one", "two"]
 
 
 @pytest.mark.parametrize("questions", [{}, {"b": []}, {"b": [{"question": "", "texts": [""]}]}])
-def test_nothing_to_look_for(questions: dict[str, list[dict[str, Any]]]) -> None:
+def test_nothing_to_search_for(questions: dict[str, list[Question]]) -> None:
     assert _find(OverlapIndex(questions), [_candidate("a question", "😀"), _candidate(LONG)]) == [None, None]
     assert _find(OverlapIndex(questions), []) == []
 
 
-def test_collisions_of_hashes_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With hashes that are nearly all the same, the words alone decide."""
+def test_hash_collisions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all hashes are equal, the words decide."""
 
     def collide(words: Any) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], np.ndarray[Any, np.dtype[np.int64]]]:
         offsets = np.asarray(words.offsets, np.int64)
@@ -200,16 +216,16 @@ def test_collisions_of_hashes_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> 
     assert [len(candidate.hits) for candidate in candidates] == [0, 1, 1]
 
 
-def test_read_names_benchmarks_by_their_folders(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write_json_lines(tmp_path / name / "questions.jsonl", [{"question": "-", "texts": [_words(name, 20)]}])
-    index = OverlapIndex.read([tmp_path / name / "questions.jsonl" for name in ("one", "two")])
+def test_questions_are_read_from_the_file_of_each_benchmark(tmp_path: Path) -> None:
+    paths = {name: tmp_path / f"{name}.jsonl" for name in ("one", "two")}
+    for name, path in paths.items():
+        write_json_lines(path, [{"question": "-", "texts": [_words(name, 20)]}])
+    index = OverlapIndex.read(paths)
     assert _find(index, [_candidate(_words("two", 20)), _candidate("-")]) == ["two, item 0", None]
 
 
 def _holds(text: list[str], row: list[str]) -> float:
-    """The share of the text's words that sequences shared with the row cover, straight from the definition."""
+    """The share of the text's words that are covered by sequences in the row, directly from the definition."""
     size = min(len(text), SEQUENCE)
     sequences = {tuple(row[i : i + size]) for i in range(len(row) - size + 1)}
     covered = {
@@ -223,8 +239,8 @@ def _holds(text: list[str], row: list[str]) -> float:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_against_the_definition(data: st.DataObject) -> None:
-    """Texts of few different words, so that sequences come again within a text and in several texts."""
+def test_hits_match_the_definition(data: st.DataObject) -> None:
+    """Texts with few distinct words, so that sequences are repeated within texts and across texts."""
     word = st.sampled_from(["left", "right"])
     texts = data.draw(st.lists(st.lists(word, min_size=SHORTEST, max_size=30), min_size=1, max_size=4))
     rows = []
@@ -248,8 +264,8 @@ def _verbatim(text: str, rng: random.Random) -> Candidate:
     return _candidate(text, "I would have to think about that.")
 
 
-def _dressed(text: str, rng: random.Random) -> Candidate:
-    """In another case, with other spaces, and with other punctuation behind words: nothing that changes a number."""
+def _reformatted(text: str, rng: random.Random) -> Candidate:
+    """Other case, spaces and punctuation after words. Numbers stay the same."""
     words = text.swapcase().split()
     return _candidate("  ".join(word + rng.choice(["", "", ",", "!", "…", "”"]) for word in words), "Here it is.")
 
@@ -260,11 +276,11 @@ def _embedded(text: str, rng: random.Random) -> Candidate:
     return _candidate("Give me an exercise with some words around it.", f"{before}\n\n{text}\n\n{after}")
 
 
-PLANTED = (_verbatim, _dressed, _embedded)
+PLANTED = (_verbatim, _reformatted, _embedded)
 
 
 def _sentences(rng: random.Random, number: int) -> str:
-    """Made-up words, so that nothing stands in a benchmark."""
+    """Sentences of invented words, which occur in no benchmark."""
     sentences = [
         [f"{rng.choice(string.ascii_lowercase)}{rng.randrange(1000)}" for _ in range(rng.randint(4, 15))]
         for _ in range(number)
@@ -273,9 +289,9 @@ def _sentences(rng: random.Random, number: int) -> str:
 
 
 def _plant(index: OverlapIndex, items: list[tuple[str, int, str]], clean: list[Candidate]) -> None:
-    """Hide each item in the clean rows, dressed in every way, and assert that it is found and little else is."""
+    """Plant each item among clean rows in every disguise. All must be found, with few false positives."""
     rng = random.Random(11)
-    planted = [(dress(text, rng), benchmark, number) for benchmark, number, text in items for dress in PLANTED]
+    planted = [(disguise(text, rng), benchmark, number) for benchmark, number, text in items for disguise in PLANTED]
     rows = [candidate for candidate, _, _ in planted] + clean
     rng.shuffle(rows)
     for start in range(0, len(rows), 1000):
@@ -303,7 +319,7 @@ def test_planted_questions_of_our_own_are_found() -> None:
 
 
 def test_planted_questions_of_real_benchmarks_are_found(real_hub: Path) -> None:
-    """Clean are training questions of GSM8K, which resemble its test questions as nothing else does."""
+    """The clean rows are training questions of GSM8K, which resemble its test questions most closely."""
 
     def read(file: str) -> list[dict[str, Any]]:
         if not (real_hub / file).exists():

@@ -1,8 +1,9 @@
-"""The card of a data set says what its tables say, and nothing in its rows acts on the page."""
+"""The card of a data set agrees with the tables, and text from rows is escaped."""
 
 import html
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ import pyarrow.parquet as pq
 import pypandoc
 import pytest
 
-from scripts.common.data_config import Form
+from scripts.common.config import RowType
 from scripts.common.files import read_json, write_json, write_json_lines
+from scripts.common.markdown import FORMAT
+from scripts.common.records import DataCard
 from scripts.data.describe_dataset import EXAMPLES, LANGUAGES, LONGEST, render_card
-from scripts.data.schemas import SCHEMAS
-from scripts.report.markdown import FORMAT
+from scripts.data.schemas import SCHEMAS, Row
 from tests.common.running import call_main, run_script
+from tests.common.test_markdown import HOSTILE
 from tests.report.tables import make_card, make_overlap
-from tests.report.test_markdown import HOSTILE
 
 Json = dict[str, Any]
 Table = list[list[str]]
@@ -38,7 +40,7 @@ EVIL = [
 
 
 class _Page(HTMLParser):
-    """The tables of a page, as lines of cells, by their captions; and its tags and links."""
+    """The tables of a page by caption, as rows of cells; and its tags and links."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class _Page(HTMLParser):
         if tag == self.inside:
             self.inside = ""
         if tag == "table":
-            assert self.caption not in self.tables, "each table has a caption of its own"
+            assert self.caption not in self.tables, "each table has its own caption"
             self.tables[self.caption] = self.lines
 
     def handle_data(self, data: str) -> None:
@@ -78,18 +80,23 @@ class _Page(HTMLParser):
 
 
 def _show(markdown: str) -> _Page:
-    """What a reader sees of a card after pandoc, without the joiners that none sees."""
+    """A card as rendered by pandoc, without invisible joiners."""
     return _Page(pypandoc.convert_text(markdown, "html", format=FORMAT, extra_args=["--wrap=none"]))
 
 
-def _card(examples: list[Json] | None = None, form: Form = "messages", **summary: Any) -> Json:
-    card = make_card("sums", {"origin": "hub a/b", "revision": "f" * 40, "sha256": "ab" * 32}, form)
-    card["summary"] |= summary
-    return card | {"columns": {"messages": "list<struct>", "answer": "string"}, "examples": examples or []}
+def _card(examples: list[Row] | None = None, row_type: RowType = "messages", **summary: Any) -> DataCard:
+    card: Any = make_card("sums", {"origin": "hub a/b", "revision": "f" * 40, "sha256": "ab" * 32}, row_type)
+    return {
+        "source": card["source"],
+        "funnel": card["funnel"],
+        "summary": card["summary"] | summary,
+        "columns": {"messages": "list<struct>", "answer": "string"},
+        "examples": examples or [],
+    }
 
 
 def _seen(text: str) -> str:
-    """A text as the page shows it: in one line, with marks for its line breaks, and without control characters."""
+    """A text as the page shows it: on one line, with marks for line breaks, and without control characters."""
     return " ".join(re.sub(r"\s*[\n\r\u2028]+\s*", " ↵ ", text.strip()).split())
 
 
@@ -100,16 +107,16 @@ def _turns(*texts: str) -> list[dict[str, str]]:
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def test_the_tables_have_the_numbers_of_the_facts() -> None:
+def test_tables_show_the_numbers_of_the_facts() -> None:
     card = _card(benchmarks=[make_overlap("sums", hits=7), make_overlap("mmlu", items=1285, hits=1, removed=False)])
     tables = _show(render_card(card, {})).tables
     funnel = tables["Funnel"]
     assert funnel[0] == ["Step", "Removed", "Left"]
     steps = [[step["step"], str(step["removed"]), str(step["rows"])] for step in card["funnel"]["steps"]]
     assert funnel[1:] == [*steps, ["→ train", "–", "600"], ["→ validation", "–", "25"], ["→ test", "–", "12"]]
-    (lengths,) = (lines for caption, lines in tables.items() if caption.startswith("Tokens of a templated row"))
+    (lengths,) = (lines for caption, lines in tables.items() if caption.startswith("Tokens of a row"))
     for line in lengths[1:]:
-        facts = card["summary"]["tokens"]["splits"][line[0]]
+        facts: Any = card["summary"]["tokens"]["splits"][line[0]]
         named = dict(zip(lengths[0][1:], line[1:], strict=True))
         assert named == {name: f"{facts[name]:,.0f}" for name in named}
         assert {"rows", "total", "mean", "min", "p5", "median", "p95", "max"} <= named.keys()
@@ -125,23 +132,23 @@ def test_the_tables_have_the_numbers_of_the_facts() -> None:
     ]
     assert len(examples) == 1 + 5 + 1
     (contents,) = (lines for caption, lines in tables.items() if caption == "Contents")
-    assert contents[1] == ["Languages (found in 637 of the rows kept)", "en 95.8 %, zh 3.1 %, de 0.6 %, fr 0.5 %"]
+    assert contents[1] == ["Languages (detected in 637 of the kept rows)", "en 95.8 %, zh 3.1 %, de 0.6 %, fr 0.5 %"]
 
 
-def test_a_split_of_which_no_row_was_counted() -> None:
+def test_a_split_without_counted_rows() -> None:
     card = _card()
     card["summary"]["tokens"]["splits"]["test"] = {"rows": 1200, "counted": 0}
     (lengths,) = (t for caption, t in _show(render_card(card, {})).tables.items() if caption.startswith("Tokens of"))
     assert lengths[3] == ["test", "1,200", "0", *["–"] * 7]
 
 
-def test_what_was_not_found_or_not_looked_for() -> None:
+def test_benchmarks_that_were_not_found_or_not_compared() -> None:
     page = render_card(_card(benchmarks=[make_overlap("sums")]), {})
     assert _show(page).tables["Benchmark texts found in the rows that were read"][1:] == [
         ["sums", "200", "0", "0", "0.0 %", "–"]
     ]
     assert "The most complete overlaps" not in page
-    assert "No benchmark was looked for." in render_card(_card(benchmarks=[]), {})
+    assert "No rows were compared with benchmarks." in render_card(_card(benchmarks=[]), {})
 
 
 def test_contents() -> None:
@@ -150,16 +157,16 @@ def test_contents() -> None:
     card = _card(languages=languages, groups=groups, parts={"a": 5, "b": 1200}, labels={"true": 3, "false": 1})
     lines = _show(render_card(card, {})).tables["Contents"]
     found = {line[0]: line[1] for line in lines[1:]}
-    assert found["Languages (found in 100 of the rows kept)"].endswith("l7 10.0 %, others 20.0 %")
+    assert found["Languages (detected in 100 of the kept rows)"].endswith("l7 10.0 %, others 20.0 %")
     assert found["Rows of each part"] == "a: 5, b: 1,200"
     assert found["Rows of each group"].startswith("group 0: 1,000, group 1: 999, ")
     assert found["Rows of each label"] == "true: 3, false: 1"
     assert _show(render_card(_card(languages={}), {})).tables["Contents"][1:] == [
-        ["Languages (found in 0 of the rows kept)", "–"]
+        ["Languages (detected in 0 of the kept rows)", "–"]
     ]
 
 
-def test_where_it_comes_from() -> None:
+def test_the_source_table() -> None:
     card = _card()
     card["source"]["facts"] |= {"files": {"data/a_b.jsonl": "cd" * 32}, "licence": "CC-BY-4.0"}
     facts = {line[0]: line[1] for line in _show(render_card(card, {})).tables["Source"][1:]}
@@ -176,11 +183,11 @@ def test_where_it_comes_from() -> None:
     assert "not stated by the source" in render_card(card, {})
 
 
-def test_problems_and_figures_only_where_there_are_some() -> None:
+def test_problems_and_figures_appear_only_if_there_are_any() -> None:
     assert "malformed" not in render_card(_card(), {}) and "![" not in render_card(_card(), {})
-    problems = [{"source_index": 3, "reason": "rows.jsonl:4: no UTF-8 at byte 13"}]
+    problems = [{"source_index": 3, "reason": "rows.jsonl:4: invalid UTF-8 at byte 13"}]
     page = _show(render_card(_card(problems=problems), {"funnel": "../f/funnel.svg", "lengths": "../f/lengths.svg"}))
-    assert page.tables["The first malformed rows"][1:] == [["3", "rows.jsonl:4: no UTF-8 at byte 13"]]
+    assert page.tables["The first malformed rows"][1:] == [["3", "rows.jsonl:4: invalid UTF-8 at byte 13"]]
     assert page.links == ["../f/funnel.svg", "../f/lengths.svg"]
 
 
@@ -205,9 +212,15 @@ def test_examples_of_pairs_show_both_answers() -> None:
 # --- hostile text -------------------------------------------------------------------------------
 
 
+@cache
+def _harmless() -> _Page:
+    """The page of a card whose only example is harmless."""
+    return _show(render_card(_card([{"source_index": 0, "messages": _turns("x", "y"), "answer": None}]), {}))
+
+
 @pytest.mark.parametrize("text", EVIL)
-def test_hostile_text_does_not_leave_its_cell(text: str) -> None:
-    clean = _show(render_card(_card([{"source_index": 0, "messages": _turns("x", "y"), "answer": None}]), {}))
+def test_hostile_text_stays_in_its_cell(text: str) -> None:
+    clean = _harmless()
     card = _card(
         [{"source_index": 0, "messages": _turns(text, text), "answer": None}],
         problems=[{"source_index": 1, "reason": text}],
@@ -235,17 +248,19 @@ def test_long_turns_are_cut() -> None:
 # --- the script ---------------------------------------------------------------------------------
 
 
-def _make(folder: Path, tiny_model: Path, form: Form, rows: list[Json], questions: list[Json]) -> dict[str, Path]:
-    """Take rows through the whole data room, as the rules do."""
+def _make(
+    folder: Path, tiny_model: Path, row_type: RowType, rows: list[Json], questions: list[Json]
+) -> dict[str, Path]:
+    """Run rows through all steps of the data room, as the rules do."""
     write_json_lines(folder / "rows.jsonl", rows)
-    write_json_lines(folder / "benchmarks" / "quiz" / "questions.jsonl", questions)
+    write_json_lines(folder / "questions.jsonl", questions)
     files = {name: folder / "mine" / f"{name}.parquet" for name in ("train", "validation", "test", "rejected")}
     files |= {name: folder / "mine" / f"{name}.json" for name in ("funnel", "summary", "manifest", "source")}
     files |= {"contamination": folder / "mine" / "contamination.parquet"}
     section = {"source": {"kind": "file", "path": str(folder / "rows.jsonl")}, "max_malformed": 0.5, "test": 2}
-    same = {"name": "mine", "form": form}
+    same = {"name": "mine", "row_type": row_type}
     shard = {"output": folder / "mine" / "0.parquet", "signatures": folder / "mine" / "0.signatures"}
-    read = {"rows": folder / "mine" / "source.parquet", "questions": folder / "benchmarks" / "quiz" / "questions.jsonl"}
+    read = {"rows": folder / "mine" / "source.parquet", "benchmarks": "quiz", "questions": folder / "questions.jsonl"}
     whole = {"config": {"source": section["source"]}, "output": read["rows"], "manifest": files["source"]}
     call_main("data.download_dataset", folder, **same, **whole)
     call_main("data.inspect_rows", folder, **same, **read, **shard, config={}, shard=0, shards=1, model=tiny_model)
@@ -275,27 +290,27 @@ def test_card_of_real_rows(tmp_path: Path, tiny_model: Path) -> None:
     assert funnel["read"] == ("0", "24") and funnel["schema"] == ("1", "23")
     assert funnel["benchmark_overlap"] == ("1", "22") and funnel["duplicates"] == ("1", "21")
     assert (funnel["→ train"][1], funnel["→ test"][1]) == ("19", "2")
-    assert page.tables["The first malformed rows"][1:] == [["21", "messages has no turn"]]
+    assert page.tables["The first malformed rows"][1:] == [["21", "messages has no turns"]]
     (overlap,) = page.tables["Benchmark texts found in the rows that were read"][1:]
-    assert overlap == ["quiz", "2", "1", "1", "4.3 %", "removed"], "one of the 23 rows that could be read"
+    assert overlap == ["quiz", "2", "1", "1", "4.3 %", "removed"], "one of the 23 well-formed rows"
     (hit,) = page.tables["The most complete overlaps"][1:]
     assert hit[:4] == ["quiz", "0", "20", "100.0 %"] and hit[4].startswith("how many ducks does janet have")
     assert page.links == ["../figures/funnel.svg", "../figures/lengths.svg"]
 
-    # The same tables give the same card, and the script runs by itself.
+    # The same tables give the same card, and the script runs in its own process.
     first = {name: path.read_bytes() for name, path in made.items()}
     run = run_script("data.describe_dataset", tmp_path, **given, figures=figures, **made)
     assert run.returncode == 0, run.stderr
     assert {name: path.read_bytes() for name, path in made.items()} == first
 
 
-def test_facts_can_hold_whatever_rows_hold(tmp_path: Path) -> None:
-    """The facts are JSON that other tools read: scores are numbers, and texts stay as they are."""
+def test_facts_can_contain_any_row(tmp_path: Path) -> None:
+    """The facts are JSON for other tools: scores are numbers, and texts are unchanged."""
     turns = _turns("\u2028 \x00 中文 😀", "4")
     row = {"source_index": 0, "prompt": turns[:1], "chosen": turns[1:], "rejected": turns[1:], "score_chosen": 1e300}
     table = pa.Table.from_pylist([row | {"score_rejected": None}], schema=SCHEMAS["preference"])
     pq.write_table(table, tmp_path / "train.parquet")
-    card = _card(form="preference")
+    card = _card(row_type="preference")
     for name in ("source", "funnel", "summary"):
         write_json(tmp_path / f"{name}.json", card[name])
     given = {name: tmp_path / f"{name}.json" for name in ("source", "funnel", "summary")}

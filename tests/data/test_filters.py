@@ -1,17 +1,13 @@
-"""Each filter removes what it names, says why, and leaves everything else alone."""
+"""Each filter removes what it documents, gives the reason, and keeps all other rows."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
-from scripts.common.data_config import Filters, Form
+from scripts.common.config import Filters, RowType
 from scripts.common.errors import UserError
-from scripts.common.manifest import find_model
+from scripts.common.records import Turns
 from scripts.common.user_function import load_function
 from scripts.data.benchmark_overlap import OverlapIndex
 from scripts.data.filters import (
@@ -26,7 +22,7 @@ from scripts.data.filters import (
     score_margin,
     text_key,
 )
-from scripts.data.schemas import Row, Turns
+from scripts.data.schemas import Row
 from scripts.data.token_counter import TokenCounter
 
 OFF: dict[str, Any] = {
@@ -36,7 +32,7 @@ OFF: dict[str, Any] = {
 
 
 class WordCounter(TokenCounter):
-    """Takes words for tokens, and notes how many conversations were counted."""
+    """Counts words as tokens, and records how many conversations were counted."""
 
     def __init__(self) -> None:
         super().__init__(Path())
@@ -57,7 +53,7 @@ TOOLS = Tools(WordCounter(), OverlapIndex({}))
 
 
 def _turns(*said: str) -> Turns:
-    """`u:` begins what the user says, `a:` the assistant, `s:` the system."""
+    """Turns from texts with a prefix: `u:` user, `a:` assistant, `s:` system."""
     roles = {"u": "user", "a": "assistant", "s": "system"}
     return [{"role": roles[text[0]], "content": text[2:]} for text in said]
 
@@ -75,10 +71,10 @@ def _pair(chosen: str, rejected: str, *scores: float | None, prompt: str = "q") 
     return sides | dict(zip(("score_chosen", "score_rejected"), scores or (None, None), strict=True))
 
 
-def _reasons(rows: list[Row], form: Form = "messages", tools: Tools = TOOLS, **on: Any) -> list[str | None]:
-    """What the one filter that is on says of each row."""
+def _reasons(rows: list[Row], row_type: RowType = "messages", tools: Tools = TOOLS, **on: Any) -> list[str | None]:
+    """The result of the only enabled filter for each row."""
     filters = Filters.model_validate(OFF | on)
-    ((name, judge),) = row_filters(form, filters, tools)
+    ((name, judge),) = row_filters(row_type, filters, tools)
     assert name in on or name in filters.patterns or name in filters.functions
     return judge([Candidate(row | {"source_index": index}) for index, row in enumerate(rows)])
 
@@ -87,7 +83,7 @@ def _reasons(rows: list[Row], form: Form = "messages", tools: Tools = TOOLS, **o
 
 
 @pytest.mark.parametrize(
-    ("form", "missing"),
+    ("row_type", "missing"),
     [
         ("messages", {"equal_answers", "min_margin", "max_length_ratio"}),
         ("preference", set()),
@@ -95,8 +91,8 @@ def _reasons(rows: list[Row], form: Form = "messages", tools: Tools = TOOLS, **o
         ("prompt", {"equal_answers", "min_margin", "max_length_ratio", "refusals", "mine", "max_repetition"}),
     ],
 )
-def test_filters_come_in_the_documented_order(tmp_path: Path, form: Form, missing: set[str]) -> None:
-    """Those that a form has no answers, or no pairs of answers, for are left out."""
+def test_filters_come_in_the_documented_order(tmp_path: Path, row_type: RowType, missing: set[str]) -> None:
+    """Filters of answers or pairs are omitted for row types without them."""
     function = tmp_path / "mine.py"
     function.write_text("def keep(row):\n    return True\n")
     values: dict[str, Any] = {
@@ -106,23 +102,23 @@ def test_filters_come_in_the_documented_order(tmp_path: Path, form: Form, missin
     }
     in_order = [{"patterns": "mine", "functions": "own"}.get(name, name) for name in Filters.model_fields]
     of_several = {"duplicates", "near_duplicates", "max_label_ratio"}
-    names = [name for name, _ in row_filters(form, Filters.model_validate(values), TOOLS)]
+    names = [name for name, _ in row_filters(row_type, Filters.model_validate(values), TOOLS)]
     assert names == [name for name in in_order if name not in missing | of_several]
 
 
-def test_everything_off_is_nothing() -> None:
+def test_no_filter_is_enabled_if_all_are_off() -> None:
     assert list(row_filters("preference", Filters.model_validate(OFF), TOOLS)) == []
 
 
-@pytest.mark.parametrize("form", ["messages", "preference", "kto", "prompt"])
-def test_no_row_is_no_trouble(form: Form, tmp_path: Path) -> None:
-    """A batch may have lost all its rows to the filters before."""
+@pytest.mark.parametrize("row_type", ["messages", "preference", "kto", "prompt"])
+def test_empty_batches_pass_every_filter(row_type: RowType, tmp_path: Path) -> None:
+    """Earlier filters may have removed all rows of a batch."""
     (tmp_path / "mine.py").write_text("def keep(row):\n    return True\n")
     on: dict[str, Any] = {"min_margin": 0.5, "max_length_ratio": 2, "refusals": True, "patterns": {"mine": ["x"]}}
     on |= {"languages": ["en"], "functions": {"own": f"{tmp_path}/mine.py:keep"}, "max_repetition": 0.1}
     on |= {"min_tokens": 1, "max_tokens": 9, "not_in": ["other"]}
     index = OverlapIndex({"b": [{"question": "-", "texts": ["one two three four five six seven eight nine", "short"]}]})
-    for _, judge in row_filters(form, Filters.model_validate(on), Tools(WordCounter(), index)):
+    for _, judge in row_filters(row_type, Filters.model_validate(on), Tools(WordCounter(), index)):
         assert judge([]) == []
 
 
@@ -141,33 +137,33 @@ def test_empty() -> None:
         _chat("u:a", "a:b", "u:c"),
     ]
     assert _reasons(rows, empty=True) == [
-        *(None, None, "an empty turn", "an empty turn", "an empty turn", "no turn of the user"),
-        *("the last turn is the user's, not the assistant's",) * 2,
+        *(None, None, "an empty turn", "an empty turn", "an empty turn", "no user turn"),
+        *("the last turn has the role user, not assistant",) * 2,
     ]
 
 
-def test_empty_looks_at_both_sides_of_a_pair() -> None:
+def test_empty_checks_both_sides_of_a_pair() -> None:
     rows = [_pair("a", "b"), _pair("a", ""), _pair(" ", "b"), _pair("a", "b", prompt="\t")]
     assert _reasons(rows, "preference", empty=True) == [None, *["an empty turn"] * 3]
     user_chosen = _pair("a", "b") | {"chosen": _turns("u:a")}
-    assert _reasons([user_chosen], "preference", empty=True) == ["the last turn is the user's, not the assistant's"]
+    assert _reasons([user_chosen], "preference", empty=True) == ["the last turn has the role user, not assistant"]
 
 
 def test_a_prompt_ends_with_the_user() -> None:
     rows: list[Row] = [{"prompt": _turns("u:a")}, {"prompt": _turns("u:a", "a:b")}, {"prompt": _turns("s:a")}]
     assert _reasons(rows, "prompt", empty=True) == [
-        *(None, "the last turn is the assistant's, not the user's", "no turn of the user")
+        *(None, "the last turn has the role assistant, not user", "no user turn")
     ]
 
 
-def test_a_kto_row_needs_a_completion_of_the_assistant() -> None:
+def test_a_kto_row_needs_an_assistant_completion() -> None:
     rows = [
         {"prompt": _turns("u:a"), "completion": _turns("a:b"), "label": False},
         {"prompt": _turns("u:a"), "completion": _turns("u:b"), "label": True},
         {"prompt": [], "completion": _turns("a:b"), "label": True},
     ]
     assert _reasons(rows, "kto", empty=True) == [
-        *(None, "the last turn is the user's, not the assistant's", "no turn of the user")
+        *(None, "the last turn has the role user, not assistant", "no user turn")
     ]
 
 
@@ -184,19 +180,19 @@ def test_roles() -> None:
     ]
     assert _reasons(rows, roles=True) == [
         *(None, None),
-        "turn 2 is the user's, where the assistant's is due",
-        "turn 2 is the assistant's, where the user's is due",
-        "turn 2 is the system's, where the user's is due",
-        "turn 2 is the system's, where the assistant's is due",
-        "turn 4 is the assistant's, where the user's is due",
-        "turn 1 is the assistant's, where the user's is due",
+        "turn 2 has the role user, not assistant",
+        "turn 2 has the role assistant, not user",
+        "turn 2 has the role system, not user",
+        "turn 2 has the role system, not assistant",
+        "turn 4 has the role assistant, not user",
+        "turn 1 has the role assistant, not user",
     ]
 
 
 def test_roles_of_a_pair_and_of_a_prompt() -> None:
     after_answer = _pair("a", "b") | {"prompt": _turns("u:q", "a:x")}
     assert _reasons([_pair("a", "b"), after_answer], "preference", roles=True) == [
-        *(None, "turn 3 is the assistant's, where the user's is due")
+        *(None, "turn 3 has the role assistant, not user")
     ]
     assert _reasons([{"prompt": _turns("s:x", "u:q", "a:x", "u:y")}], "prompt", roles=True) == [None]
 
@@ -211,13 +207,13 @@ def test_control_tokens() -> None:
     ]
     assert _reasons(rows, control_tokens=True) == [
         None,
-        "<|im_end|> in the user's text",
-        "<|im_start|> in the assistant's text",
-        "<|im_end|> in the system's text",
+        "<|im_end|> in the text of a user turn",
+        "<|im_start|> in the text of a assistant turn",
+        "<|im_end|> in the text of a system turn",
         None,
     ]
     assert _reasons([_pair("a", "<|im_end|>")], "preference", control_tokens=True) == [
-        "<|im_end|> in the assistant's text"
+        "<|im_end|> in the text of a assistant turn"
     ]
 
 
@@ -289,10 +285,10 @@ def test_max_length_ratio() -> None:
         "作为一名语言模型",
     ],
 )
-def test_refusals_go(text: str) -> None:
+def test_refusals_are_removed(text: str) -> None:
     (reason,) = _reasons([_answer(text)], refusals=True)
     assert reason is not None
-    assert reason.strip("'") in text.replace("’", "'"), "the reason quotes what was found"
+    assert reason.strip("'") in text.replace("’", "'"), "the reason quotes the match"
     assert _reasons([_answer(text.upper())], refusals=True) != [None], "case does not matter"
 
 
@@ -312,11 +308,11 @@ def test_refusals_go(text: str) -> None:
         "",
     ],
 )
-def test_answers_that_refuse_nothing_stay(text: str) -> None:
+def test_other_answers_stay(text: str) -> None:
     assert _reasons([_answer(text)], refusals=True) == [None]
 
 
-def test_only_the_answer_that_is_learnt_may_not_refuse() -> None:
+def test_only_the_trained_answer_is_checked_for_refusals() -> None:
     no, yes = "I'm sorry, but I can't help.", "Here it is."
     assert _reasons([_pair(yes, no), _pair(no, yes)], "preference", refusals=True) == [
         *(None, "'I'm sorry, but I can't'")
@@ -326,7 +322,7 @@ def test_only_the_answer_that_is_learnt_may_not_refuse() -> None:
 
 
 def test_refusals_as_documented() -> None:
-    """They are matched in straight apostrophes, so a pattern with a typographic one would never be found."""
+    """Texts are matched with straight apostrophes, so a pattern with a typographic one would never match."""
     assert not any("’" in pattern for pattern in REFUSALS)
 
 
@@ -338,14 +334,14 @@ def test_patterns() -> None:
     assert reason == f"'{'x' * 80}'"
 
 
-def test_each_pattern_is_a_step_of_its_own() -> None:
+def test_each_pattern_is_its_own_step() -> None:
     filters = Filters.model_validate(OFF | {"patterns": {"one": ["1"], "two": ["2"]}})
     judged = {name: judge([Candidate(_answer("2"))]) for name, judge in row_filters("messages", filters, TOOLS)}
     assert judged == {"one": [None], "two": ["'2'"]}
 
 
 def test_max_repetition() -> None:
-    """Twelve words twice have twenty 5-word sequences; the eight of each half that lie in it are repeated."""
+    """Twelve words twice give twenty 5-word sequences, and the eight within each half occur twice."""
     words = " ".join(f"w{i}" for i in range(12))
     rows = [_answer(f"{words} {words}"), _answer(words), _answer("the same " * 30), _answer("a b c d"), _answer("")]
     assert _reasons(rows, max_repetition=0.5) == [
@@ -358,10 +354,15 @@ def test_max_repetition() -> None:
     assert _reasons(rows[:3], max_repetition=0.8) == [None, None, "100% of its 5-word sequences are repeated"]
 
 
-def test_repetition_is_found_whatever_the_case_and_the_script() -> None:
+def test_repetition_is_found_in_any_case_and_script() -> None:
     rows = [_answer("One two, three four five! " + "ONE TWO THREE FOUR FIVE."), _answer("我不知道怎么办。" * 4)]
     reasons = _reasons(rows, max_repetition=0.3)
     assert reasons == ["33% of its 5-word sequences are repeated", "100% of its 5-word sequences are repeated"]
+
+
+def test_the_chosen_answer_is_checked_for_repetition() -> None:
+    rows = [_pair("the same " * 30, "a b c d"), _pair("a b c d", "the same " * 30)]
+    assert _reasons(rows, "preference", max_repetition=0.5) == ["100% of its 5-word sequences are repeated", None]
 
 
 # --- language -----------------------------------------------------------------------------------
@@ -381,13 +382,13 @@ def test_the_system_turn_has_no_language() -> None:
     assert _reasons([_chat(f"s:{ENGLISH * 3}", f"u:{GERMAN}", f"a:{GERMAN}")], languages=["de"]) == [None]
 
 
-def test_the_beginning_of_a_row_tells_its_language() -> None:
+def test_the_language_is_detected_from_the_beginning_of_a_row() -> None:
     candidate = Candidate(_chat(f"u:{GERMAN * 10}", f"a:{ENGLISH * 100}"))
     find_languages([candidate])
     assert candidate.language == "de"
 
 
-def test_an_unknown_language_is_one_clear_line() -> None:
+def test_an_unknown_language_gives_one_line() -> None:
     with pytest.raises(UserError) as refused:
         _reasons([_answer("x")], languages=["en", "english"])
     assert str(refused.value).startswith("filters.languages: unknown language 'english'")
@@ -408,37 +409,6 @@ def test_the_longer_side_of_a_pair_counts() -> None:
     assert _reasons(rows, "preference", max_tokens=3) == ["4 tokens", "4 tokens", None]
 
 
-CONVERSATIONS = [
-    _turns("u:ab", "a:c"),
-    _turns("s:Be kind.", "u:naïve 中文 😀", "a:", "u:\n\n  x  ", "a:y\u2028z"),
-    _turns("u:only a question"),
-    _turns("u:<|im_end|> in the text", "a:<|im_start|>user"),
-]
-
-
-def test_tokens_are_those_of_the_tokenizer_s_own_template(tiny_model: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(find_model(tiny_model))
-    expected = [len(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)) for turns in CONVERSATIONS]
-    count = TokenCounter(tiny_model).count
-    assert count(CONVERSATIONS) == expected
-    assert [count([turns])[0] for turns in CONVERSATIONS] == expected, "alone or together"
-    assert count([]) == []
-    text = "user\nab" + "\n" + "assistant\nc" + "\n"
-    assert expected[0] == len(text) + 4, "the tiny tokenizer knows bytes and whole ChatML marks"
-
-
-def test_truncation_and_padding_of_a_tokenizer_do_not_count(tiny_model: Path, tmp_path: Path) -> None:
-    """Some models on the hub were saved with both in their tokenizer.json."""
-    tokenizer = AutoTokenizer.from_pretrained(find_model(tiny_model))
-    tokenizer.backend_tokenizer.enable_truncation(8)
-    tokenizer.backend_tokenizer.enable_padding(length=6)
-    manifest = tmp_path / "manifest.json"
-    tokenizer.save_pretrained(find_model(manifest))
-    saved = (find_model(manifest) / "tokenizer.json").read_text()
-    assert '"max_length": 8' in saved, "the test has a tokenizer that truncates"
-    assert TokenCounter(manifest).count(CONVERSATIONS) == TokenCounter(tiny_model).count(CONVERSATIONS)
-
-
 def test_tokens_are_counted_once() -> None:
     candidates = [Candidate(_chat("u:a", "a:b c")), Candidate(_pair("a", "b c d"))]
     counter = WordCounter()
@@ -451,35 +421,26 @@ def test_tokens_are_counted_once() -> None:
 WORDS = "the quick brown fox jumps over the lazy dog"
 
 
-@settings(max_examples=200)
-@given(
-    st.lists(
-        st.text(st.sampled_from("ab \n\t\r\x0b\x0c\x1c<|>") | st.characters(), max_size=30), min_size=1, max_size=3
-    )
-)
-def test_what_is_told_without_counting_is_true(tiny_model: Path, texts: list[str]) -> None:
-    counter = _counter(tiny_model)
-    turns = [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)]
-    (tokens,) = counter.count([turns])
-    for bound in {tokens - 1, tokens, tokens + 1, tokens // 2, tokens * 2, tokens + 30 * len(texts)}:
-        assert not counter.has_at_least(turns, bound) or tokens >= bound
-        assert not counter.has_at_most(turns, bound) or tokens <= bound
-
-
-@cache
-def _counter(model: Path) -> TokenCounter:
-    return TokenCounter(model)
-
-
-def test_most_rows_are_told_without_counting(tiny_model: Path) -> None:
+def test_only_rows_near_a_bound_are_counted(tiny_model: Path) -> None:
     counter = TokenCounter(tiny_model)
     rows = [_answer(WORDS * 10), _answer("x"), _answer("中")]
-    assert [counter.has_at_least(row["messages"], 9) for row in rows] == [True, False, False]
-    assert [counter.has_at_most(row["messages"], 120) for row in rows] == [False, True, False]
     tools = Tools(counter, OverlapIndex({}))
     (expected,) = counter.count([rows[0]["messages"]])
     assert _reasons(rows, tools=tools, max_tokens=120) == [f"{expected} tokens", None, None]
     assert _reasons(rows, tools=tools, min_tokens=1) == [None] * 3
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_tokens_of_both_sides_of_a_pair_are_checked(tiny_model: Path, turned: bool) -> None:
+    """One answer is certainly short enough and the other is too long, in both orders."""
+    tools = Tools(TokenCounter(tiny_model), OverlapIndex({}))
+    sides = ("yes", WORDS * 10)
+    row = _pair(*(reversed(sides) if turned else sides))
+    # One token for each byte, and two marks for each turn.
+    tokens = len("user\nq\n") + len(f"assistant\n{WORDS * 10}\n") + 4
+    assert _reasons([row], "preference", tools, max_tokens=120) == [f"{tokens} tokens"]
+    assert _reasons([row], "preference", tools, min_tokens=tokens) == [None]
+    assert _reasons([row], "preference", tools, min_tokens=tokens + 1) == [f"{tokens} tokens"]
 
 
 # --- keys ---------------------------------------------------------------------------------------
@@ -491,14 +452,14 @@ def _keyed(row: Row) -> Candidate:
     return candidate
 
 
-def test_texts_that_only_join_to_the_same_have_other_keys() -> None:
+def test_other_turn_boundaries_give_other_keys() -> None:
     texts = [_chat("u:a b", "a:c"), _chat("u:a", "a:b c"), _chat("u:a", "a:b", "u:c", "a:d")]
     assert len({text_key(_keyed(row)) for row in texts}) == 3
     same = [_chat("u:ﬁne", "a: X\n"), _chat("u:Fine", "a:x")]
     assert len({text_key(_keyed(row)) for row in same}) == 1
 
 
-def test_the_prompt_is_what_the_user_says() -> None:
+def test_the_prompt_consists_of_the_user_turns() -> None:
     rows = [
         _chat("u:One", "a:x", "u:two", "a:y"),
         _chat("s:system", "u:one", "a:other", "u:TWO ", "a:other"),
@@ -514,10 +475,10 @@ def test_not_in() -> None:
     rows = [_chat("u:What is  2 + 2?", "a:4"), _chat("s:x", "u:what is 2 + 3?", "a:5")]
     taken = frozenset({prompt_key(_keyed(_chat("u:WHAT is 2 + 2?", "a:other")))})
     tools = Tools(WordCounter(), OverlapIndex({}), taken)
-    assert _reasons(rows, tools=tools, not_in=["other"]) == ["the prompt is taken", None]
+    assert _reasons(rows, tools=tools, not_in=["other"]) == ["another data set has the prompt", None]
 
 
-# --- filters of the user's own ------------------------------------------------------------------
+# --- user functions -----------------------------------------------------------------------------
 
 
 def _own(folder: Path, body: str) -> str:
@@ -525,19 +486,26 @@ def _own(folder: Path, body: str) -> str:
     return f"{folder}/mine.py:judge"
 
 
-def test_own_function(tmp_path: Path) -> None:
+def test_user_function(tmp_path: Path) -> None:
     path = _own(tmp_path, "return 'please' in row['messages'][0]['content'] or 'not polite'")
     rows = [_chat("u:please go", "a:b"), _chat("u:go", "a:b")]
     assert _reasons(rows, functions={"polite": path}) == [None, "not polite"]
     path = _own(tmp_path, "return row['source_index'] == 1")
-    assert _reasons(rows, functions={"second": path}) == ["second said no", None]
+    assert _reasons(rows, functions={"second": path}) == ["second returned False", None]
 
 
-def test_own_function_gets_the_row_in_our_schema(tmp_path: Path) -> None:
+def test_a_user_function_receives_the_row_in_our_schema(tmp_path: Path) -> None:
     path = _own(tmp_path, "return ','.join(sorted(row))")
     assert _reasons([_pair("a", "b", 1.0, 0.5)], "preference", functions={"keys": path}) == [
         "chosen,prompt,rejected,score_chosen,score_rejected,source_index"
     ]
+
+
+def test_a_user_function_cannot_change_the_row(tmp_path: Path) -> None:
+    path = _own(tmp_path, "row['messages'].clear(); return True")
+    row = _chat("u:please go", "a:b")
+    assert _reasons([row], functions={"mine": path}) == [None]
+    assert row == _chat("u:please go", "a:b")
 
 
 @pytest.mark.parametrize(
@@ -545,11 +513,11 @@ def test_own_function_gets_the_row_in_our_schema(tmp_path: Path) -> None:
     [
         ("return row['mesages']", "failed on row 0: KeyError: 'mesages'"),
         ("1 / 0", "failed on row 0: ZeroDivisionError: division by zero"),
-        ("pass", "gave NoneType; True, False or a reason as text is needed"),
-        ("return 1", "gave int; True, False or a reason as text is needed"),
+        ("pass", "returned NoneType; return True, False or a reason as text"),
+        ("return 1", "returned int; return True, False or a reason as text"),
     ],
 )
-def test_own_function_that_fails_is_one_clear_line(tmp_path: Path, body: str, line: str) -> None:
+def test_a_failing_user_function_gives_one_line(tmp_path: Path, body: str, line: str) -> None:
     path = _own(tmp_path, body)
     with pytest.raises(UserError) as refused:
         _reasons([_answer("x")], functions={"own": path})
@@ -559,14 +527,14 @@ def test_own_function_that_fails_is_one_clear_line(tmp_path: Path, body: str, li
 @pytest.mark.parametrize(
     ("text", "path", "line"),
     [
-        (None, "mine.py:judge", "there is no file mine.py"),
+        (None, "mine.py:judge", "file mine.py not found"),
         ("def jugde(row):\n    return True\n", "mine.py:judge", "mine.py has no function judge; did you mean 'jugde'?"),
         ("judge = 1\n", "mine.py:judge", "mine.py has no function judge; did you mean 'judge'?"),
         ("import nowhere_at_all\n", "mine.py:judge", "mine.py cannot be loaded: ModuleNotFoundError: No module named"),
         ("def judge(row)\n", "mine.py:judge", "mine.py cannot be loaded: SyntaxError: expected ':'"),
     ],
 )
-def test_own_function_that_cannot_be_had_is_one_clear_line(
+def test_a_user_function_that_cannot_be_loaded_gives_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, path: str, line: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Whatever a line says, it becomes one row, good or with its problem, and the filters can look at it."""
+"""Any line becomes one row, well-formed or with a problem, and the filters can process it."""
 
 import copy
 import csv
@@ -14,26 +14,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.common.data_config import FORMATS, FileDataset, Filters, Form, Part
+from scripts.common.config import FORMATS, FileDataset, Filters, MixturePart, RowType
 from scripts.common.errors import UserError
+from scripts.common.records import Question
 from scripts.data.benchmark_overlap import OverlapIndex
+from scripts.data.data_files import read_file
 from scripts.data.download_dataset import convert
 from scripts.data.filters import Tools
 from scripts.data.inspect_rows import INSPECTED, inspect_batch
-from scripts.data.read_files import read_file
 from scripts.data.schemas import SOURCE_SCHEMAS
 from scripts.data.token_counter import TokenCounter
 
 LINES = 800
-"""Broken lines of each kind of rows and format: more than 10,000 in all."""
+"""Broken lines for each row type and format: more than 10,000 in total."""
 
 FILES = 100
-"""Broken files of each other type."""
+"""Broken files of each other file type."""
 
 GOOD = 3
-"""Good rows before them, so that the format can be found."""
+"""Well-formed rows before them, so that the format can be found."""
 
-CASES = [(form, name) for form, formats in FORMATS.items() for name in formats]
+CASES = [(row_type, name) for row_type, formats in FORMATS.items() for name in formats]
 
 TURNS = [
     {"role": "system", "content": "Be brief."},
@@ -71,11 +72,11 @@ VALUES: list[Any] = [
     *({"role": "user", "content": None}, {"role": "tool", "content": "x"}, {"from": "user", "value": "\udc00"}),
     *([{"type": "text", "text": "x"}], [{"type": "image"}], "I'm sorry, but I can't.", "as an AI language model"),
 ]
-"""What stands where something else should."""
+"""Values that replace others."""
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value inside a JSON value."""
+    """The path of every value in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield (*path, key)
@@ -83,7 +84,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def _change(row: Any, draw: random.Random) -> Any:
-    """The row with something else in one or two of its places."""
+    """The row with one or two random changes."""
     row = json.loads(json.dumps(row))
     for _ in range(draw.choice((1, 1, 2))):
         places = list(_places(row))
@@ -127,14 +128,14 @@ def _insert(line: bytes, draw: random.Random) -> bytes:
 
 
 def _double(line: bytes, draw: random.Random) -> bytes:
-    """A key twice: the last one counts in JSON, whatever it holds."""
+    """A duplicate key. JSON readers keep the last value."""
     key = draw.choice(list(json.loads(line)))
     value = json.dumps(draw.choice(VALUES))
     return line.rstrip()[:-1] + f", {json.dumps(key)}: {value}}}".encode()
 
 
 def _deepen(line: bytes, draw: random.Random) -> bytes:
-    """Nesting around the depth that Python can just read as JSON: what is read may be too deep to be shown."""
+    """Nesting near the limit of Python's JSON reader. What can be read may be too deep to be written."""
     key = json.dumps(draw.choice(list(json.loads(line))))
     depth = draw.choice((50, 5_000, draw.randrange(850, 1_000), draw.randrange(850, 1_000)))
     begin, end = draw.choice(((b"[", b"]"), (b'{"x":', b"}"), (b'[{"content":', b"}]")))
@@ -171,20 +172,20 @@ LENIENT = Filters.model_validate(
 
 @pytest.fixture(scope="module")
 def tools(tiny_model: Path) -> Tools:
-    items = [{"question": turn["content"], "texts": [turn["content"]]} for turn in TURNS]
+    items: list[Question] = [{"question": turn["content"], "texts": [turn["content"]]} for turn in TURNS]
     return Tools(TokenCounter(tiny_model), OverlapIndex({"sums": items}))
 
 
-def _convert(path: Path, form: Form, name: Any, balance: str = "") -> list[dict[str, Any]]:
+def _convert(path: Path, row_type: RowType, name: Any, balance: str = "") -> list[dict[str, Any]]:
     """The rows of a file as `download_dataset` writes them."""
-    part = Part(source=FileDataset(kind="file", path=str(path)), format=name)
-    rows = convert(read_file(path, "datasets.mine.source"), part, form, balance, "datasets.mine")
+    part = MixturePart(source=FileDataset(kind="file", path=str(path)), format=name)
+    rows = convert(read_file(path, "datasets.mine.source"), part, row_type, balance, "datasets.mine")
     return [row | {"source_index": index, "part": ""} for index, row in enumerate(rows)]
 
 
-def _inspect(folder: Path, rows: list[dict[str, Any]], form: Form, tools: Tools) -> None:
-    """Write the rows, read them again, and let all filters judge them, strict and lenient ones."""
-    schema = SOURCE_SCHEMAS[form]
+def _inspect(folder: Path, rows: list[dict[str, Any]], row_type: RowType, tools: Tools) -> None:
+    """Write and read the rows, and apply all filters, strict and lenient."""
+    schema = SOURCE_SCHEMAS[row_type]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "source.parquet")
     written = pq.read_table(folder / "source.parquet").to_pylist()
     assert [row["problem"] for row in written] == [row["problem"] for row in rows]
@@ -193,7 +194,7 @@ def _inspect(folder: Path, rows: list[dict[str, Any]], form: Form, tools: Tools)
         assert good == ["problem", "raw"] if row["problem"] is not None else "problem" not in good and good
         assert row["problem"] is None or (row["problem"] and "\n" not in row["problem"])
     for filters in (STRICT, LENIENT):
-        lines, signatures = inspect_batch(written, form, filters, tools, len(rows))
+        lines, signatures = inspect_batch(written, row_type, filters, tools, len(rows))
         assert [line["source_index"] for line in lines] == [row["source_index"] for row in rows]
         assert len(signatures) == len(rows)
         pa.Table.from_pylist(lines, schema=INSPECTED).validate(full=True)
@@ -202,23 +203,23 @@ def _inspect(folder: Path, rows: list[dict[str, Any]], form: Form, tools: Tools)
             assert line.get("step") is not None or line["text_key"] is not None
 
 
-@pytest.mark.parametrize(("form", "name"), CASES)
-def test_every_line_gives_one_row(tmp_path: Path, tools: Tools, form: Form, name: Any) -> None:
-    draw = random.Random(f"{form} {name}")
+@pytest.mark.parametrize(("row_type", "name"), CASES)
+def test_every_line_gives_one_row(tmp_path: Path, tools: Tools, row_type: RowType, name: Any) -> None:
+    draw = random.Random(f"{row_type} {name}")
     good = [row | {"kind": "sums"} for row in ROWS[name]]
     lines = [json.dumps(good[0]).encode()] * GOOD + [_break(draw.choice(good), draw) for _ in range(LINES)]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(lines))
-    rows = _convert(tmp_path / "rows.jsonl", form, name, "kind")
+    rows = _convert(tmp_path / "rows.jsonl", row_type, name, "kind")
     assert len(rows) == len(lines)
     assert [row["problem"] for row in rows[:GOOD]] == [None] * GOOD
     bad = sum(row["problem"] is not None for row in rows)
-    assert LINES / 3 < bad < LINES, "some lines are still rows, and many are none"
-    _inspect(tmp_path, rows, form, tools)
+    assert LINES / 3 < bad < LINES, "some lines are still well-formed, and many are not"
+    _inspect(tmp_path, rows, row_type, tools)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json"])
 def test_broken_files_of_other_types(tmp_path: Path, tools: Tools, suffix: str) -> None:
-    """Lines and rows are not the same here: what matters is that nothing but a UserError comes out."""
+    """Rows may span lines here. The test is that nothing but a UserError is raised."""
     draw = random.Random(suffix)
     refused, rows = 0, list[dict[str, Any]]()
     for number in range(FILES):
@@ -234,7 +235,7 @@ def test_broken_files_of_other_types(tmp_path: Path, tools: Tools, suffix: str) 
 
 
 def _break_file(suffix: str, draw: random.Random) -> bytes:
-    """A file of another type with some odd values, broken in one to three places."""
+    """A file of this type with unusual values, broken in one to three places."""
     values = ["4", *(draw.choice([*VALUES, *TEXT.values()]) for _ in range(20))]
     table = [{"prompt": "2 + 2?", "completion": value} for value in values]
     if suffix == ".json":

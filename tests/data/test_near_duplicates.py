@@ -1,4 +1,4 @@
-"""Near duplicates by MinHash, against the similarity that they estimate."""
+"""Near duplicates found by MinHash, compared with the exact similarity."""
 
 import random
 from itertools import pairwise
@@ -18,7 +18,7 @@ WORDS = 120
 
 
 def _candidate(words: list[str]) -> Candidate:
-    """A row whose words are these: the question has none of its own."""
+    """A row with exactly these words."""
     turns = [{"role": "user", "content": words[0]}, {"role": "assistant", "content": " ".join(words[1:])}]
     return Candidate({"source_index": 0, "messages": turns})
 
@@ -28,7 +28,7 @@ def _sign(texts: list[list[str]]) -> Signatures:
 
 
 def _jaccard(one: list[str], other: list[str]) -> float:
-    """Similarity of the sets of 5-word sequences, exactly."""
+    """Exact similarity of the sets of 5-word sequences."""
     sets = [{tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))} for words in (one, other)]
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
@@ -42,7 +42,7 @@ def _text(rng: random.Random, size: int = WORDS) -> list[str]:
 
 
 def _pairs(seed: int, number: int) -> list[tuple[list[str], list[str]]]:
-    """Texts and copies of them with a few words changed, of every similarity."""
+    """Texts and copies with a few words changed, over a range of similarities."""
     rng = random.Random(seed)
     pairs = []
     for _ in range(number):
@@ -64,12 +64,12 @@ def test_pairs_are_found_by_their_similarity(threshold: float) -> None:
     similarities = np.array([_jaccard(*pair) for pair in pairs])
     signatures = _sign([text for pair in pairs for text in pair])
     first = find_near_duplicates(signatures, _all(signatures), threshold)
-    assert (first[::2] == np.arange(0, len(first), 2)).all(), "the first of each pair stands for itself"
+    assert (first[::2] == np.arange(0, len(first), 2)).all(), "the first text of each pair is kept"
     found = first[1::2] == first[::2]
     assert (first[1::2][~found] == np.arange(1, len(first), 2)[~found]).all()
 
     high, low = similarities >= min(threshold + 0.1, 1), similarities <= threshold - 0.15
-    assert min(high.sum(), low.sum()) >= 30, "the test has pairs on both sides"
+    assert min(high.sum(), low.sum()) >= 30, "the test has pairs on both sides of the threshold"
     print(f"{threshold}: {found[high].mean():.1%} of {high.sum()} above, {found[low].sum()} of {low.sum()} below")
     assert found[high].mean() >= 0.97
     assert not found[low].any()
@@ -81,7 +81,7 @@ def test_the_share_of_equal_numbers_estimates_the_similarity() -> None:
     assert signatures.shape == (600, PERMUTATIONS)
     errors = (signatures[::2] == signatures[1::2]).mean(axis=1) - [_jaccard(*pair) for pair in pairs]
     assert abs(errors.mean()) < 0.01, "no bias"
-    assert np.sqrt((errors**2).mean()) < 0.045, "no more than a binomial estimate from 128 numbers scatters"
+    assert np.sqrt((errors**2).mean()) < 0.045, "the standard error of a binomial estimate from 128 numbers"
 
 
 def test_texts_that_share_nothing_are_no_duplicates() -> None:
@@ -96,14 +96,16 @@ def test_case_and_punctuation_make_no_difference() -> None:
     assert find_near_duplicates(signatures, _all(signatures), 0.95).tolist() == [0, 0]
 
 
-def test_short_texts_are_near_duplicates_only_when_they_are_the_same() -> None:
+def test_short_texts_are_near_duplicates_only_if_they_are_equal() -> None:
     texts = [["a"], ["b"], ["a"], ["a", "b"], ["a", "b", "c", "d", "e"], ["a", "b", "c", "d", "f"], ["A", "b!"]]
     signatures = _sign(texts)
     assert find_near_duplicates(signatures, _all(signatures), 0.5).tolist() == [0, 1, 0, 3, 4, 5, 3]
 
 
-def test_a_chain_is_one_group_though_its_ends_are_not_alike() -> None:
-    """Each text is the one before it, moved on by eight words."""
+@pytest.mark.parametrize("part", [1_000_000, 3, 1])
+def test_a_chain_is_one_group_though_its_ends_are_not_alike(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    """Each text is the previous one shifted by eight words. With small parts, links are merged repeatedly."""
+    monkeypatch.setattr("scripts.data.near_duplicates.PART", part)
     rng = random.Random(5)
     words = _text(rng, 132)
     chain = [words[step * 8 :][:100] for step in range(5)]
@@ -112,10 +114,10 @@ def test_a_chain_is_one_group_though_its_ends_are_not_alike() -> None:
     order = [3, 0, 4, 2, 1]
     signatures = _sign([_text(rng), *(chain[place] for place in order), _text(rng)])
     found = find_near_duplicates(signatures, _all(signatures), 0.7)
-    assert found.tolist() == [0, 1, 1, 1, 1, 1, 6], "the first of the group stays, wherever it stands in the chain"
+    assert found.tolist() == [0, 1, 1, 1, 1, 1, 6], "the first row of the group is kept, at any place in the chain"
 
 
-def test_rows_that_are_gone_stand_for_nothing() -> None:
+def test_removed_rows_are_not_compared() -> None:
     words = _text(random.Random(6))
     signatures = _sign([words, words, _text(random.Random(7)), words])
     rows = np.array([1, 2, 3])
@@ -128,17 +130,63 @@ def test_fewer_than_two_rows_have_no_duplicates(rows: list[int]) -> None:
     assert find_near_duplicates(signatures, np.array(rows, np.int64), 0.8).tolist() == rows
 
 
-def test_a_stranger_between_two_copies_in_a_bucket_does_not_hide_them() -> None:
-    """All three rows share the first band of eight; only the first and the last agree in more than 0.8 of the rest."""
+def test_an_unrelated_row_between_two_copies_does_not_hide_them() -> None:
+    """All three rows share the first band; only the first and the last agree in more than 0.8 of all numbers."""
     signatures = np.zeros((3, 128), np.uint32)
     signatures[1, 8:] = 1
     signatures[2, 8::8] = 2
     assert find_near_duplicates(signatures, _all(signatures), 0.8).tolist() == [0, 1, 0]
 
 
-def test_many_copies_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when the signatures do not fit into one chunk."""
+def test_an_unrelated_first_row_does_not_hide_two_copies() -> None:
+    """All three rows share the first band; only the last two agree in more than 0.8 of all numbers."""
+    signatures = np.zeros((3, 128), np.uint32)
+    signatures[0, 8:] = 1
+    signatures[2, 8::8] = 2
+    assert find_near_duplicates(signatures, _all(signatures), 0.8).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("strangers", "last"), [(1, 1), (2, 4)])
+def test_a_row_is_compared_with_the_rows_before_it(monkeypatch: pytest.MonkeyPatch, strangers: int, last: int) -> None:
+    """A bucket with an unrelated row, a row, more unrelated rows, and a copy, which is compared with two before it."""
+    monkeypatch.setattr("scripts.data.near_duplicates.NEIGHBOURS", 2)
+    signatures = np.zeros((strangers + 3, 128), np.uint32)
+    for place in (0, *range(2, strangers + 2)):
+        signatures[place, 8:] = place + 10
+    signatures[-1, 8::8] = 2
+    expected = [*range(strangers + 2), last]
+    assert find_near_duplicates(signatures, _all(signatures), 0.8).tolist() == expected
+
+
+@pytest.mark.parametrize(("different", "first"), [(32, 0), (33, 1)])
+def test_a_similarity_at_the_threshold_counts(different: int, first: int) -> None:
+    """96 of 128 numbers are equal, which is a share of 0.75; then 95."""
+    signatures = np.zeros((2, 128), np.uint32)
+    signatures[1, 128 - different :] = 1
+    assert find_near_duplicates(signatures, _all(signatures), 0.75).tolist() == [0, first]
+
+
+def test_links_of_earlier_bands_are_kept_when_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first three rows share only the first band, and the last two only the last. Links are merged in pairs."""
+    monkeypatch.setattr("scripts.data.near_duplicates.PART", 1)
+    signatures = np.zeros((5, 128), np.uint32)
+    signatures[1, 8::8], signatures[2, 8::8] = 1, 2
+    signatures[3:] = 100
+    signatures[4, :120:8] = 101
+    assert find_near_duplicates(signatures, _all(signatures), 0.8).tolist() == [0, 0, 0, 3, 3]
+
+
+def test_a_turn_without_words_leaves_the_others_comparable() -> None:
+    words = _text(random.Random(9))
+    signatures = _sign([["😀", *words], ["😀", *words[:-1], "changed"]])
+    assert find_near_duplicates(signatures, _all(signatures), 0.8).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("part", [1_000_000, 7])
+def test_many_copies_are_one_group(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    """Also if the signatures exceed one chunk, and their keys exceed one part."""
     monkeypatch.setattr("scripts.data.near_duplicates.CHUNK", 7)
+    monkeypatch.setattr("scripts.data.near_duplicates.PART", part)
     words = _text(random.Random(8))
     signatures = _sign([words if place % 2 else _text(random.Random(place + 100)) for place in range(60)])
     expected = [1 if place % 2 else place for place in range(60)]

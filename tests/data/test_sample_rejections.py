@@ -1,4 +1,4 @@
-"""Rejected answers are the model's own, and verified as wrong."""
+"""Rejected answers are sampled from the model and verified as wrong."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scripts.common.data_config import RejectionsDataset
+from scripts.common.config import RejectionsDataset
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
 from scripts.common.manifest import find_model
 from scripts.common.torch_setup import prepare_torch
-from scripts.common.verify_answer import make_verifier
+from scripts.common.verifiers import make_verifier
 from scripts.data.sample_rejections import make_pairs, sample_answers
 from scripts.data.schemas import SCHEMAS, SOURCE_SCHEMAS, Row
-from tests.common.running import call_main, run_script
+from tests.common.running import call_main
 
 is_right = make_verifier("pattern", r"-?\d+")
 
@@ -49,14 +49,13 @@ def _options(model: Path, questions: list[Path]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
+def test_script_with_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
     rows = [_row(i) for i in range(5)]
     files = [
         _write_questions(tmp_path, "train.parquet", rows[::2]),
         _write_questions(tmp_path, "validation.parquet", rows[1::2]),
     ]
-    run = run_script("data.sample_rejections", tmp_path, **_options(tiny_model, files))
-    assert run.returncode == 0, run.stderr
+    call_main("data.sample_rejections", tmp_path, **_options(tiny_model, files))
     table = pq.read_table(tmp_path / "pairs.parquet")
     assert table.schema.equals(SOURCE_SCHEMAS["preference"]), "the filters must be able to read them"
     pairs = table.to_pylist()
@@ -68,7 +67,7 @@ def test_script_on_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
         assert not is_right(pair["rejected"][0]["content"], "3")
         assert (pair["source_index"], pair["part"], pair["problem"], pair["balance"]) == (i, "", None, None)
 
-    # The same seed gives the same answers, in this process too, and the questions come in the order of their source.
+    # The same seed gives the same answers again. Questions are in the order of their source.
     prepare_torch(5, 1)
     tokenizer = AutoTokenizer.from_pretrained(find_model(tiny_model), padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(find_model(tiny_model), dtype="float32").eval()

@@ -1,4 +1,4 @@
-"""Rows of every format become one schema, or a clear problem; none ends the run."""
+"""Rows of every format are converted to one schema, or get a problem. No row ends the run."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from scripts.common.data_config import FORMATS, Form
+from scripts.common.config import FORMATS, RowType
 from scripts.common.errors import UserError
 from scripts.data.schemas import (
     SCHEMAS,
@@ -16,7 +16,7 @@ from scripts.data.schemas import (
     find_format,
     read_group,
     sides,
-    to_form,
+    to_row_type,
 )
 
 USER = {"role": "user", "content": "2 + 2?"}
@@ -37,33 +37,33 @@ ROWS: dict[Any, dict[str, Any]] = {
     "kto_messages": {"messages": [USER, RIGHT], "label": True},
     "prompt": {"prompt": "2 + 2?"},
 }
-"""A small good row of every format."""
+"""A small well-formed row of every format."""
 
 VERIFIED = ("messages", "problem_answer")
-"""Formats whose row above has an answer to verify against."""
+"""Formats whose row above has an answer that can be verified."""
 
-MADE = [(form, name) for form, formats in FORMATS.items() for name in formats]
+MADE = [(row_type, name) for row_type, formats in FORMATS.items() for name in formats]
 
 
-def _read(row: dict[str, Any], form: Form, wanted: Any = "auto") -> dict[str, Any]:
-    """The row in the schema of `form`, by the format that its columns tell."""
-    return to_form(row, form, find_format(row.keys(), form, wanted, "datasets.mine"))
+def _read(row: dict[str, Any], row_type: RowType, wanted: Any = "auto") -> dict[str, Any]:
+    """The row in the schema of `row_type`, with the format found from its columns."""
+    return to_row_type(row, row_type, find_format(row.keys(), row_type, wanted, "datasets.mine"))
 
 
 # --- every format -------------------------------------------------------------------------------
 
 
-def test_every_format_has_a_row_here() -> None:
+def test_every_format_has_an_example() -> None:
     assert {name for _, name in MADE} == set(ROWS)
 
 
-@pytest.mark.parametrize(("form", "name"), MADE)
+@pytest.mark.parametrize(("row_type", "name"), MADE)
 @pytest.mark.parametrize("wanted", ["auto", "by its name"])
-def test_every_format_makes_every_kind_of_rows_that_it_can(form: Form, name: Any, wanted: str) -> None:
+def test_every_format_gives_every_row_type_that_it_can(row_type: RowType, name: Any, wanted: str) -> None:
     row = ROWS[name]
-    found = find_format(row.keys(), form, "auto" if wanted == "auto" else name, "datasets.mine")
+    found = find_format(row.keys(), row_type, "auto" if wanted == "auto" else name, "datasets.mine")
     assert found == name
-    made = to_form(row, form, found)
+    made = to_row_type(row, row_type, found)
     answer = "4" if name in VERIFIED else None
     assert (
         made
@@ -75,15 +75,15 @@ def test_every_format_makes_every_kind_of_rows_that_it_can(form: Form, name: Any
             },
             "kto": {"prompt": [USER], "completion": [RIGHT], "label": True},
             "prompt": {"prompt": [USER], "answer": answer},
-        }[form]
+        }[row_type]
     )
-    assert ["source_index", *made] == SCHEMAS[form].names
-    for schema in (SCHEMAS[form], SOURCE_SCHEMAS[form]):
+    assert ["source_index", *made] == SCHEMAS[row_type].names
+    for schema in (SCHEMAS[row_type], SOURCE_SCHEMAS[row_type]):
         whole = dict.fromkeys(schema.names) | made | {"source_index": 7}
         assert pa.Table.from_pylist([whole], schema=schema).to_pylist() == [whole]
 
 
-def test_the_first_format_that_fits_is_taken() -> None:
+def test_the_first_matching_format_is_used() -> None:
     assert find_format(["prompt", "completion", "messages"], "messages", "auto", "") == "messages"
     assert find_format(["prompt", "completion", "messages"], "messages", "prompt_completion", "") == "prompt_completion"
     assert find_format(["prompt", "completion", "label", "messages"], "kto", "auto", "") == "kto"
@@ -92,7 +92,7 @@ def test_the_first_format_that_fits_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "form", "wanted", "said"),
+    ("columns", "row_type", "wanted", "said"),
     [
         (
             ["mesages", "id"],
@@ -100,22 +100,23 @@ def test_the_first_format_that_fits_is_taken() -> None:
             "auto",
             "datasets.mine: messages rows need a column 'messages'; or 'conversations'; or 'instruction' and 'output'; "
             "or 'prompt' and 'completion'; or 'problem|question' and 'answer', and the data set has 'id', 'mesages'; "
-            "did you mean 'mesages'? give `rename`, or another data set",
+            "did you mean 'mesages'? set `rename`, or use another data set",
         ),
-        (["conversation"], "messages", "auto", "; did you mean 'conversation'? give `rename`"),
-        (["instruction", "ouput"], "messages", "auto", "; did you mean 'ouput'? give `rename`"),
-        (["prompt", "chosen", "rejectd"], "preference", "auto", "; did you mean 'rejectd'? give `rename`"),
-        (["messages", "labels"], "kto", "auto", "; did you mean 'labels'? give `rename`"),
+        (["conversation"], "messages", "auto", "; did you mean 'conversation'? set `rename`"),
+        (["instruction", "ouput"], "messages", "auto", "; did you mean 'ouput'? set `rename`"),
+        (["mesages", "instruction", "ouput"], "messages", "auto", "; did you mean 'ouput'? set `rename`"),
+        (["prompt", "chosen", "rejectd"], "preference", "auto", "; did you mean 'rejectd'? set `rename`"),
+        (["messages", "labels"], "kto", "auto", "; did you mean 'labels'? set `rename`"),
         (["messages"], "messages", "alpaca", "need a column 'instruction' and 'output', and the data set has 'mess"),
-        (["x"], "prompt", "auto", "and the data set has 'x'; give `rename`, or another data set"),
-        ([], "preference", "auto", "and the data set has none; give `rename`, or another data set"),
-        ([f"c{i:03}" for i in range(500)], "kto", "kto", "'c018', 'c019' and 480 more; give `rename`"),
-        (["a\nb", HALF], "kto", "kto", r"the data set has 'a\nb', 'half \ud800 a character'; give"),
+        (["x"], "prompt", "auto", "and the data set has 'x'; set `rename`, or use another data set"),
+        ([], "preference", "auto", "and the data set has none; set `rename`, or use another data set"),
+        ([f"c{i:03}" for i in range(500)], "kto", "kto", "'c018', 'c019' and 480 more; set `rename`"),
+        (["a\nb", HALF], "kto", "kto", r"the data set has 'a\nb', 'half \ud800 a character'; set"),
     ],
 )
-def test_columns_that_fit_nothing_are_one_line(columns: list[str], form: Form, wanted: Any, said: str) -> None:
+def test_unknown_columns_give_one_line(columns: list[str], row_type: RowType, wanted: Any, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        find_format(columns, form, wanted, "datasets.mine")
+        find_format(columns, row_type, wanted, "datasets.mine")
     text = str(caught.value)
     assert said in text
     assert "\n" not in text and len(text.encode()) < 1500
@@ -136,7 +137,7 @@ ULTRAFEEDBACK = {
 
 
 def test_ultrafeedback_binarized() -> None:
-    """There `chosen` and `rejected` are whole conversations, and `prompt` is text."""
+    """`chosen` and `rejected` are complete conversations, and `prompt` is text."""
     assert _read(ULTRAFEEDBACK, "preference") == {
         "prompt": [USER],
         "chosen": [RIGHT],
@@ -155,16 +156,22 @@ def test_gsm8k() -> None:
     assert _read(row, "prompt") == {"prompt": turns[:1], "answer": "4"}
 
 
+def test_the_answer_of_gsm8k_follows_the_last_mark() -> None:
+    row = {"question": "2 + 2?", "answer": "First #### 2 ducks, then 2 more.\n#### 4"}
+    trained = {"role": "assistant", "content": row["answer"]}
+    assert _read(row, "messages") == {"messages": [USER, trained], "answer": "4"}
+
+
 def test_math_500() -> None:
-    """The worked solution is learnt, and the short answer verified."""
+    """The worked solution is trained on, and the short answer is verified."""
     row = {"problem": "2 + 2?", "solution": "It is $\\boxed{4}$.", "answer": "4", "subject": "Algebra", "level": 1}
-    learnt = {"role": "assistant", "content": "It is $\\boxed{4}$."}
-    assert _read(row, "messages") == {"messages": [USER, learnt], "answer": "4"}
+    trained = {"role": "assistant", "content": "It is $\\boxed{4}$."}
+    assert _read(row, "messages") == {"messages": [USER, trained], "answer": "4"}
     assert _read(row, "prompt") == {"prompt": [USER], "answer": "4"}
     assert _read(row | {"solution": None}, "messages") == {"messages": [USER, RIGHT], "answer": "4"}
 
 
-def test_a_problem_goes_before_a_question_unless_it_is_null() -> None:
+def test_a_problem_takes_precedence_over_a_question_unless_it_is_null() -> None:
     row = {"problem": None, "question": "2 + 2?", "answer": 4}
     assert _read(row, "messages")["messages"] == [USER, RIGHT]
     assert _read(row | {"problem": "Sure?"}, "messages")["messages"] == [AGAIN, RIGHT]
@@ -188,7 +195,7 @@ def test_names_of_roles(role: str, known: str) -> None:
     assert _read({"messages": [{"role": role, "content": "x"}]}, "messages")["messages"][0]["role"] == known
 
 
-def test_system_prompts_of_their_own_column() -> None:
+def test_system_prompts_in_their_own_column() -> None:
     turns = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
     assert _read({"conversations": turns, "system": "Be brief."}, "messages")["messages"] == [SYSTEM, USER, RIGHT]
     assert _read({"conversations": turns, "system": ""}, "messages")["messages"] == [USER, RIGHT]
@@ -210,9 +217,9 @@ def test_alpaca_with_input_and_history() -> None:
 
 @pytest.mark.parametrize("name", ["prompt_completion", "kto"])
 def test_prompts_and_completions_as_turns(name: str) -> None:
-    form: Form = "kto" if name == "kto" else "messages"
+    row_type: RowType = "kto" if name == "kto" else "messages"
     turns = ROWS[name] | {"prompt": [SYSTEM, USER], "completion": [RIGHT]}
-    made = _read(turns, form)
+    made = _read(turns, row_type)
     assert sides(made) == [[SYSTEM, USER, RIGHT]]
     assert answers(made) == ["4"]
 
@@ -235,15 +242,15 @@ def test_labels(label: Any, read: bool) -> None:
     assert _read(ROWS["kto_messages"] | {"label": label}, "kto")["label"] is read
 
 
-def test_prompts_of_conversations_end_with_the_users_turn() -> None:
+def test_prompts_of_conversations_end_with_a_user_turn() -> None:
     row = {"messages": [USER, RIGHT, AGAIN]}
     assert _read(row, "prompt")["prompt"] == [USER, RIGHT, AGAIN]
     assert _read({"messages": [*row["messages"], RIGHT]}, "prompt")["prompt"] == [USER, RIGHT, AGAIN]
-    with pytest.raises(Malformed, match="there is an answer, and nothing that it answers"):
+    with pytest.raises(Malformed, match="there is an answer without a prompt"):
         _read({"messages": [RIGHT]}, "prompt")
 
 
-def test_content_as_a_list_of_parts_of_text() -> None:
+def test_content_as_a_list_of_text_parts() -> None:
     parts = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
     assert _read({"messages": [USER | {"content": parts}, RIGHT]}, "messages")["messages"] == [USER, RIGHT]
     picture = [*parts, {"type": "image", "image_url": "x.png"}]
@@ -254,7 +261,7 @@ def test_content_as_a_list_of_parts_of_text() -> None:
 @pytest.mark.parametrize(
     ("answer", "read"),
     [
-        *[("4", "4"), (4, "4"), (4.5, "4.5"), (10**30, "1" + "0" * 30), (None, None), (True, None)],
+        *[("4", "4"), (4, "4"), (4.0, "4"), (4.5, "4.5"), (10**30, "1" + "0" * 30), (None, None), (True, None)],
         *[(["4"], None), ({"x": 4}, None), (math.nan, None), (math.inf, None)],
     ],
     ids=repr,
@@ -265,13 +272,13 @@ def test_answers_to_verify(answer: Any, read: str | None) -> None:
 
 # --- refusals -----------------------------------------------------------------------------------
 
-REFUSED: list[tuple[str, Form, dict[str, Any], str]] = [
+REFUSED: list[tuple[str, RowType, dict[str, Any], str]] = [
     ("messages", "messages", {"messages": None}, "messages is missing, not a list of turns"),
     ("messages", "messages", {"messages": "2 + 2?"}, "messages is text, not a list of turns"),
     ("messages", "messages", {"messages": USER}, "messages is an object, not a list of turns"),
     ("messages", "messages", {"messages": 4}, "messages is a number, not a list of turns"),
     ("messages", "messages", {"messages": b"x"}, "messages is bytes, not a list of turns"),
-    ("messages", "messages", {"messages": []}, "messages has no turn"),
+    ("messages", "messages", {"messages": []}, "messages has no turns"),
     ("messages", "messages", {"messages": [None]}, "messages: turn 1 is missing, not a role and its content"),
     ("messages", "messages", {"messages": [USER, "4"]}, "messages: turn 2 is text, not a role and its content"),
     ("messages", "messages", {"messages": [[USER]]}, "messages: turn 1 is a list, not a role and its content"),
@@ -303,20 +310,20 @@ REFUSED: list[tuple[str, Form, dict[str, Any], str]] = [
     ("alpaca", "messages", {"output": None}, "output is missing, not text"),
     ("alpaca", "messages", {"instruction": ["x"]}, "instruction is a list, not text"),
     ("alpaca", "prompt", {"input": 4}, "input is a number, not text"),
-    ("alpaca", "messages", {"history": [["2 + 2?"]]}, "history is no list of pairs of text"),
-    ("alpaca", "messages", {"history": [["2 + 2?", None]]}, "history is no list of pairs of text"),
-    ("alpaca", "messages", {"history": "2 + 2? 4"}, "history is no list of pairs of text"),
+    ("alpaca", "messages", {"history": [["2 + 2?"]]}, "history is not a list of pairs of text"),
+    ("alpaca", "messages", {"history": [["2 + 2?", None]]}, "history is not a list of pairs of text"),
+    ("alpaca", "messages", {"history": "2 + 2? 4"}, "history is not a list of pairs of text"),
     ("prompt_completion", "messages", {"prompt": 4}, "prompt is a number, not a list of turns or text"),
-    ("prompt_completion", "messages", {"completion": []}, "completion has no turn"),
+    ("prompt_completion", "messages", {"completion": []}, "completion has no turns"),
     ("problem_answer", "messages", {"question": None}, "problem is missing, not text"),
     ("problem_answer", "messages", {"answer": None}, "answer is missing"),
     ("problem_answer", "prompt", {"answer": ["4"]}, "answer is missing"),
     ("problem_answer", "prompt", {"solution": 4}, "solution is a number, not text"),
     ("preference", "preference", {"prompt": None}, "prompt is missing, not a list of turns or text"),
-    ("preference", "preference", {"prompt": []}, "prompt has no turn"),
+    ("preference", "preference", {"prompt": []}, "prompt has no turns"),
     ("preference", "preference", {"chosen": None}, "chosen is missing, not a list of turns or text"),
     ("preference", "preference", {"rejected": 5}, "rejected is a number, not a list of turns or text"),
-    ("preference", "preference", {"rejected": []}, "rejected has no turn"),
+    ("preference", "preference", {"rejected": []}, "rejected has no turns"),
     ("preference", "preference", {"rejected": [AGAIN, WRONG]}, "chosen and rejected answer different prompts"),
     (
         "preference",
@@ -336,11 +343,11 @@ REFUSED: list[tuple[str, Form, dict[str, Any], str]] = [
     ("kto", "kto", {"label": 1.0}, "label is a number, not true or false"),
     ("kto", "kto", {"label": [1]}, "label is a list, not true or false"),
     ("kto", "kto", {"completion": None}, "completion is missing, not a list of turns or text"),
-    ("kto_messages", "kto", {"messages": []}, "messages has no turn"),
+    ("kto_messages", "kto", {"messages": []}, "messages has no turns"),
     ("prompt", "prompt", {"prompt": None}, "prompt is missing, not a list of turns or text"),
 ]
 
-HALVES: list[tuple[str, Form, dict[str, Any], str]] = [
+HALVES: list[tuple[str, RowType, dict[str, Any], str]] = [
     ("messages", "messages", {"messages": [USER, RIGHT | {"content": HALF}]}, "messages: turn 2"),
     ("messages", "messages", {"messages": [USER | {"content": [{"text": HALF}]}]}, "messages: turn 1"),
     ("messages", "messages", {"answer": HALF}, "answer"),
@@ -362,28 +369,28 @@ HALVES: list[tuple[str, Form, dict[str, Any], str]] = [
     ("kto_messages", "kto", {"messages": [USER | {"content": HALF}, RIGHT]}, "messages: turn 1"),
     ("prompt", "prompt", {"prompt": HALF}, "prompt"),
 ]
-"""JSON can name half of a surrogate pair, which is no text: it cannot be written as UTF-8."""
+"""JSON can contain a lone surrogate, which cannot be written as UTF-8."""
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "change", "said"),
-    REFUSED + [(*case, f"{where}: half a character (a lone surrogate) in the text") for *case, where in HALVES],
+    ("name", "row_type", "change", "said"),
+    REFUSED + [(*case, f"{where}: a lone surrogate (half a character) in the text") for *case, where in HALVES],
 )
-def test_refusals(name: Any, form: Form, change: dict[str, Any], said: str) -> None:
-    to_form(ROWS[name], form, name)
+def test_malformed_rows(name: Any, row_type: RowType, change: dict[str, Any], said: str) -> None:
+    to_row_type(ROWS[name], row_type, name)
     with pytest.raises(Malformed) as caught:
-        to_form(ROWS[name] | change, form, name)
+        to_row_type(ROWS[name] | change, row_type, name)
     text = str(caught.value)
     assert said in text
-    assert len(text.encode()) < 150 and "\n" not in text, "it is written into a table, and shown on one line"
+    assert len(text.encode()) < 150 and "\n" not in text, "it fits a table and is shown on one line"
 
 
-def test_whole_characters_beyond_ascii_are_kept() -> None:
+def test_complete_characters_beyond_ascii_are_kept() -> None:
     text = "中文 😀 e\u0301 \u2028"
     assert _read({"prompt": text, "completion": text}, "messages")["messages"][1]["content"] == text
 
 
-# --- what all kinds have ------------------------------------------------------------------------
+# --- all row types ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -399,16 +406,16 @@ def test_groups(value: Any, read: str | None) -> None:
     [
         (["a"], "kind is a list, not a value to balance over"),
         ({"a": 1}, "kind is an object, not a value to balance over"),
-        (HALF, "kind: half a character (a lone surrogate) in the text"),
+        (HALF, "kind: a lone surrogate (half a character) in the text"),
     ],
 )
-def test_groups_that_are_none(value: Any, said: str) -> None:
+def test_values_that_are_not_groups(value: Any, said: str) -> None:
     with pytest.raises(Malformed) as caught:
         read_group({"kind": value}, "kind")
     assert str(caught.value) == said
 
 
-def test_sides_answers_and_prompt_of_every_kind() -> None:
+def test_sides_answers_and_prompt_of_every_row_type() -> None:
     pair = _read(ROWS["preference"], "preference")
     assert sides(pair) == [[USER, RIGHT], [USER, WRONG]]
     assert answers(pair) == ["4", "5"]
@@ -416,5 +423,5 @@ def test_sides_answers_and_prompt_of_every_kind() -> None:
     assert (sides(asked), answers(asked)) == ([[USER]], [])
     rated = _read(ROWS["kto_messages"], "kto")
     assert (sides(rated), answers(rated)) == ([[USER, RIGHT]], ["4"])
-    learnt = {"messages": [SYSTEM, USER, RIGHT, AGAIN, WRONG]}
-    assert (sides(learnt), answers(learnt)) == ([learnt["messages"]], ["5"])
+    trained = {"messages": [SYSTEM, USER, RIGHT, AGAIN, WRONG]}
+    assert (sides(trained), answers(trained)) == ([trained["messages"]], ["5"])

@@ -1,4 +1,4 @@
-"""Texts are compared by what they say: not by case, spaces, punctuation, or the forms of the same letter."""
+"""Comparison of texts ignores case, spaces, punctuation and variants of letters."""
 
 import unicodedata
 
@@ -20,13 +20,13 @@ def _words(text: str) -> list[str]:
 
 
 @given(st.lists(st.text("aBÉéßÄ中ＷＯ０９ﬁ²Ⅳ.,'" + SPACES)))
-def test_normalise_does_what_python_would_do(texts: list[str]) -> None:
+def test_normalise_agrees_with_python(texts: list[str]) -> None:
     expected = [" ".join(unicodedata.normalize("NFKC", text).lower().split()) for text in texts]
     assert normalise(texts) == expected
 
 
 @given(st.text())
-def test_a_normal_form_is_its_own(text: str) -> None:
+def test_normalising_twice_changes_nothing(text: str) -> None:
     (normal,) = normalise([text])
     assert normalise([normal]) == [normal]
 
@@ -68,14 +68,14 @@ def test_words(text: str, words: list[str]) -> None:
         ("a < b > c", ["a", "b", "c"]),
     ],
 )
-def test_an_operator_before_a_number_belongs_to_it(text: str, words: list[str]) -> None:
+def test_an_operator_before_a_number_is_part_of_it(text: str, words: list[str]) -> None:
     assert _words(text) == words
 
 
 def test_sums_that_differ_in_an_operator_or_a_number_differ() -> None:
     sums = ["4 + 3", "4 - 3", "4 * 3", "4 / 3", "4 ^ 3", "4 = 3", "4 + 13"]
     assert len({tuple(_words(text)) for text in sums}) == len(sums)
-    assert _words("4 +3") == _words("4+ 3") == _words("4+3"), "the spaces do not matter"
+    assert _words("4 +3") == _words("4+ 3") == _words("4+3"), "spaces do not matter"
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_sums_that_differ_in_an_operator_or_a_number_differ() -> None:
         ("한국어 문장", ["한국어", "문장"]),
     ],
 )
-def test_scripts_without_spaces_have_a_word_a_character(text: str, words: list[str]) -> None:
+def test_scripts_without_spaces_have_one_word_per_character(text: str, words: list[str]) -> None:
     assert _words(text) == words
 
 
-def test_thai_is_cut_without_spaces() -> None:
+def test_thai_is_split_without_spaces() -> None:
     thai = "ภาษาไทย"
     assert "".join(_words(thai)) == thai and len(_words(thai)) == len(thai)
     assert _words(f"x{thai}y") == ["x", *thai, "y"]
@@ -105,7 +105,7 @@ def test_a_text_without_words_has_one_empty_word(text: str) -> None:
 
 @given(st.lists(st.text("abcxyzéж7", min_size=1), min_size=1), st.data())
 def test_case_and_punctuation_between_words_do_not_matter(words: list[str], data: st.DataObject) -> None:
-    """No operators among the punctuation: before a number they would count."""
+    """Operators are left out: before a number they are part of a word."""
     between = st.text(".,;:!?'\"()[]{}`#&%$@~|\\_…“”—" + SPACES, min_size=1)
     text = "".join(data.draw(st.sampled_from([word, word.upper()])) + data.draw(between) for word in words)
     assert _words(text) == words
@@ -113,8 +113,8 @@ def test_case_and_punctuation_between_words_do_not_matter(words: list[str], data
 
 @settings(max_examples=40)
 @given(st.lists(st.text("ab +-3.中\u0e01é", max_size=12), max_size=6))
-def test_each_text_is_split_as_if_it_were_alone(texts: list[str]) -> None:
-    """ASCII columns go another way than columns with one letter that is not."""
+def test_each_text_is_split_independently(texts: list[str]) -> None:
+    """Columns with non-ASCII text take another code path than pure ASCII columns."""
     together = split_words(normalise(texts)).to_pylist()
     assert together == [_words(text) for text in texts]
 
@@ -136,7 +136,7 @@ BASE = 0x9E3779B97F4A7C15
 
 
 def _roll_slowly(hashes: list[int], size: int) -> list[int]:
-    """The polynomial of each sequence, in whole numbers."""
+    """The polynomial of each sequence, in Python integers."""
     return [
         sum(value * BASE ** (size - 1 - place) for place, value in enumerate(hashes[i : i + size])) % 2**64
         for i in range(len(hashes) - size + 1)
@@ -147,14 +147,14 @@ def _roll_slowly(hashes: list[int], size: int) -> list[int]:
     st.lists(st.integers(0, 2**64 - 1), max_size=20),
     st.lists(st.integers(1, 13), unique=True, max_size=5),
 )
-def test_roll_against_whole_numbers(hashes: list[int], sizes: list[int]) -> None:
+def test_roll_agrees_with_python_integers(hashes: list[int], sizes: list[int]) -> None:
     given_hashes: Hashes = np.array(hashes, np.uint64)
     before = given_hashes.copy()
     rolled = roll(given_hashes, sizes)
     assert {size: values.tolist() for size, values in rolled.items()} == {
         size: _roll_slowly(hashes, size) for size in sizes
     }
-    assert (given_hashes == before).all(), "what is given is not changed"
+    assert (given_hashes == before).all(), "the argument is not changed"
 
 
 def test_sequences_in_another_order_have_other_hashes() -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks of our own few questions, in the hub's names and columns."""
+"""Small benchmarks with questions of our own, under the names and columns of the hub."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ THINGS = ("stone", "river", "cloud", "candle", "spoon", "bridge")
 
 
 def write_hub(folder: Path) -> None:
-    """Seven benchmarks of six questions each; of MMLU one of the 57 subjects."""
+    """Write seven benchmarks of six questions each. MMLU has one of its 57 subjects."""
     _write(folder / "Rowan/hellaswag", "default", [_hellaswag(thing) for thing in THINGS], ("train", "validation"))
     _write(folder / "allenai/ai2_arc", "ARC-Challenge", [_arc(thing) for thing in THINGS])
     _write(folder / "allenai/winogrande", "winogrande_xl", [_winogrande(thing) for thing in THINGS])

@@ -1,4 +1,4 @@
-"""Both engines give the same answers, in batches that fit into the memory."""
+"""Both engines give the same answers, in batches that fit into memory."""
 
 import re
 from collections.abc import Callable
@@ -40,24 +40,24 @@ def _likelihoods(count: int, length: int) -> list[Instance]:
 
 
 def _held_bytes() -> int:
-    """What counts against RLIMIT_DATA."""
+    """Data memory of this process, which RLIMIT_DATA limits."""
     found = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found
     return int(found[1]) * 1024
 
 
 @pytest.mark.parametrize("until", [[], ["e"]])
-def test_continuous_batching_writes_the_same(build: Build, until: list[str]) -> None:
-    """Three answers at once of eleven, twice; what stands behind a stop sequence is cut."""
+def test_continuous_batching_gives_the_same_answers(build: Build, until: list[str]) -> None:
+    """Eleven answers, three at once, twice. Text after a stop sequence is cut."""
     expected = build(at_once=4).generate_until(_prompts(24, until))
-    assert len(set(expected)) > 3, "the prompts get different answers"
+    assert len(set(expected)) > 3, "different prompts must have different answers"
     for _ in range(2):
         continuous = build(ContinuousLM, at_once=3)
         assert continuous.generate_until(_prompts(24, until)) == expected
         assert continuous.done == 11
 
 
-def test_sampling_follows_the_seed(build: Build) -> None:
+def test_the_seed_determines_samples(build: Build) -> None:
     settings = {"until": [], "max_gen_toks": 12, "do_sample": True, "temperature": 1.5}
     requests = [_request("generate_until", word, settings) for word in WORDS[:4]]
     greedy = build(at_once=4).generate_until(_prompts(12, [])[:4])
@@ -65,8 +65,8 @@ def test_sampling_follows_the_seed(build: Build) -> None:
     assert first == second != greedy
 
 
-def test_long_answers_are_not_cut_where_nobody_bounds_them(build: Build) -> None:
-    """lm-eval's own bound is 256 tokens, which worked answers exceed."""
+def test_answers_may_be_longer_than_the_default_of_lm_eval(build: Build) -> None:
+    """lm-eval's default of 256 tokens is too short for worked answers."""
     request = _request("generate_until", "the sum of", {"until": [], "do_sample": False})
     assert build(at_once=1).max_gen_toks == build(ContinuousLM, at_once=1).max_gen_toks == 1024
     assert len(build(at_once=1).generate_until([request])[0].encode()) > 256
@@ -74,19 +74,19 @@ def test_long_answers_are_not_cut_where_nobody_bounds_them(build: Build) -> None
 
 def test_a_batch_that_does_not_fit_is_halved(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
     requests = _likelihoods(256, 600)
-    # Kernels are made at their first use; what is refused then may be refused to all tests after this one.
+    # Kernels are created at their first use. If that failed here, it could fail in all later tests.
     build(at_once=8).loglikelihood(requests[:8])
     model = build(at_once=256, halves=True)
     with bounded_memory(_held_bytes() + 200_000_000):
         found = model.loglikelihood(requests)
     assert model.at_once in (16, 32, 64)
-    told = capfd.readouterr().err.splitlines()
-    assert "test: 256 items at once do not fit into the memory; going on with 128" in told
+    lines = capfd.readouterr().err.splitlines()
+    assert "test: 256 items at once do not fit into memory; continuing with 128" in lines
     assert found == build(at_once=model.at_once).loglikelihood(requests)
 
 
-def test_a_kernel_that_does_not_fit_is_a_batch_that_does_not_fit(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN, too, may be refused memory, and says it in words of its own."""
+def test_a_batch_is_halved_if_onednn_is_out_of_memory(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN's message differs from that of the allocators."""
     model, call = build(at_once=4, halves=True), SharingLM._model_call
 
     def refuse(self: SharingLM, inps: Any, *args: Any, **kwargs: Any) -> Any:
@@ -98,9 +98,9 @@ def test_a_kernel_that_does_not_fit_is_a_batch_that_does_not_fit(build: Build, m
     assert len(model.loglikelihood(_likelihoods(4, 20))) == 4 and model.at_once == 2
 
 
-def test_a_configured_batch_that_does_not_fit_is_told(build: Build) -> None:
+def test_a_configured_batch_size_is_never_changed(build: Build) -> None:
     model = build(at_once=256)
     with bounded_memory(_held_bytes() + 1_000_000), pytest.raises(UserError) as caught:
         model.loglikelihood(_likelihoods(256, 600))
-    words = "256 items at once do not fit into the memory; lower it, or set it to auto"
+    words = "256 items at once do not fit into memory; lower it, or set it to auto"
     assert str(caught.value) == f"benchmarks.mine.batch_size: {words}"

@@ -1,72 +1,24 @@
-"""Answers to held-out rows: written by the model's own greedy choice, and held against the rows' own."""
+"""Answers to held-out rows, and how likely the model finds the rows' own answers."""
 
-import math
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu import corpus_bleu
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.common.config import Responses
-from scripts.common.files import read_json, read_json_lines
+from scripts.common.files import read_json, read_json_lines, write_json
 from scripts.common.manifest import find_model
+from scripts.common.records import Turns
 from scripts.data.schemas import SCHEMAS
-from scripts.evaluate.generate_responses import Turns, answer
-from scripts.evaluate.score_responses import Words, corpus_metrics, describe_corpus
+from scripts.evaluate.generate_responses import answer
 from tests.common.running import call_main, run_script
 
-PAIRS = [
-    ("the cat sat on the mat", "the cat sat on the mat"),
-    ("a dog ran", "the dog ran away quickly today"),
-    ("今天天气很好，我们去公园。", "今天天气不错，我们去公园玩。"),
-    ("", "something"),
-    ("Mixed 中文 and English words here", "Mixed 中文 with English words there"),
-]
-"""What a model says, and what the row does."""
 
-
-def _row(answer: str, target: str, place: int = 0) -> dict[str, Any]:
-    counts = {"log_probability": -2.0 - place, "tokens": 4 + place}
-    return {"key": str(place), "prompt": "p", "target": target, "answer": answer, "is_cut": place == 3} | counts
-
-
-ROWS = [_row(answer, target, place) for place, (answer, target) in enumerate(PAIRS)]
-
-
-def test_bleu_is_that_of_sacrebleu() -> None:
-    everything = np.arange(len(ROWS))
-    theirs = corpus_bleu([row["answer"] for row in ROWS], [[row["target"] for row in ROWS]], tokenize="zh").score
-    assert corpus_metrics(ROWS)["bleu4"](everything) == pytest.approx(theirs / 100)
-    some = np.array([0, 2, 2, 4])
-    theirs = corpus_bleu([ROWS[i]["answer"] for i in some], [[ROWS[i]["target"] for i in some]], tokenize="zh").score
-    assert corpus_metrics(ROWS)["bleu4"](some) == pytest.approx(theirs / 100), "of any draw of rows"
-
-
-def test_loss_and_lengths_by_hand() -> None:
-    everything = np.arange(len(ROWS))
-    metrics = corpus_metrics(ROWS)
-    assert metrics["loss"](everything) == pytest.approx((2 + 3 + 4 + 5 + 6) / (4 + 5 + 6 + 7 + 8))
-    assert metrics["perplexity"](everything) == pytest.approx(math.exp(20 / 30))
-    assert metrics["length_ratio"](np.array([1])) == pytest.approx(3 / 6)
-    assert math.isnan(metrics["length_correlation"](np.array([1, 1])))
-    assert describe_corpus(metrics["length_correlation"], 1)["score"] is None
-
-
-def test_words_of_chinese_are_its_characters() -> None:
-    assert Words().tokenize("Das Wetter, 今天 ok_2!") == ["das", "wetter", "今", "天", "ok", "2"]
-    assert Words().tokenize("语言Python很好3个") == ["语", "言", "python", "很", "好", "3", "个"]
-    scorer = RougeScorer(["rouge1"], tokenizer=Words())
-    assert scorer.score("今天天气", "今天天冷")["rouge1"].fmeasure == pytest.approx(0.75)
-
-
-def test_an_answer_that_ends_by_any_end_is_whole(tiny_model: Path) -> None:
-    """A base model ends a text with a token of its own, not with that of a turn."""
+def test_every_stop_token_ends_an_answer(tiny_model: Path) -> None:
+    """A base model ends its text with another token than the end of turn."""
     folder = find_model(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
@@ -81,13 +33,78 @@ def test_an_answer_that_ends_by_any_end_is_whole(tiny_model: Path) -> None:
     assert not is_cut
 
 
+@pytest.fixture(scope="module")
+def listening_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest of a model whose answer depends on the prompt.
+
+    With random weights of the usual size, a model only repeats the last token of the prompt. With weights 16 times as
+    large, it attends to all of it.
+    """
+    manifest = tmp_path_factory.mktemp("listening") / "manifest.json"
+    model = AutoModelForCausalLM.from_pretrained(find_model(tiny_model), dtype="float32")
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(16 if weights.ndim == 2 else 1)
+    model.save_pretrained(find_model(manifest))
+    AutoTokenizer.from_pretrained(find_model(tiny_model)).save_pretrained(find_model(manifest))
+    write_json(manifest, {"name": "listening"})
+    return manifest
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.usefixtures("exact_products")
+def test_answers_do_not_depend_on_the_batch(listening_model: Path, batch_size: int) -> None:
+    """Prompts are sorted by length and padded on the left."""
+    folder = find_model(listening_model)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    prompts = [_turns("a longer question"), _turns("say"), _turns("one", "two", "three"), _turns("say it"), _turns("?")]
+    config = Responses(rows=5, max_new_tokens=6, batch_size=batch_size)
+    alone = []
+    for prompt in prompts:
+        asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        with torch.inference_mode():
+            written = model.generate(**asked, do_sample=False, max_new_tokens=6)[0, asked["input_ids"].shape[1] :]
+        alone.append((tokenizer.decode(written, skip_special_tokens=True), tokenizer.eos_token_id not in written))
+    assert len(set(alone)) == 5
+    assert answer(model, tokenizer, prompts, config, "test") == alone
+
+
+def test_only_the_last_turn_of_a_conversation_is_answered(tmp_path: Path, listening_model: Path) -> None:
+    """All turns before it are the prompt. The likelihood covers all turns of the assistant. A token is a byte here."""
+    conversations = [_turns("say one", "one", "and now?", "two!"), _turns("say one", "good day.")]
+    rows = [{"source_index": i, "messages": turns, "answer": None} for i, turns in enumerate(conversations)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["messages"]), tmp_path / "rows.parquet")
+    made = {"output": "answers.jsonl", "manifest": "manifest.json"}
+    given = {"dataset": "talk", "rows": "rows.parquet", "dtype": "float32", "cpus": 1, "model": listening_model}
+    config = {"rows": 6, "max_new_tokens": 4, "batch_size": 2}
+    call_main("evaluate.generate_responses", tmp_path, config=config, model_name="base", **given, **made)
+    written = read_json_lines(tmp_path / "answers.jsonl")
+    assert [row["prompt"] for row in written] == ["say one\none\nand now?", "say one"]
+    assert [row["target"] for row in written] == ["two!", "good day."]
+    assert [row["tokens"] for row in written] == [4 + 5, 10], "each answer has an end of turn"
+
+    folder = find_model(listening_model)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    prompts = [conversations[0][:-1], conversations[0][:1]]
+    (long, _), (short, _) = answer(model, tokenizer, prompts, Responses.model_validate(config), "test")
+    assert [row["answer"] for row in written] == [long, short] and long != short
+    assert 0 < len(long) <= 4
+    assert read_json(tmp_path / "manifest.json")["config"] == config | {"dtype": "float32"}
+
+
+def _turns(*texts: str) -> Turns:
+    return [{"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(texts)]
+
+
 @pytest.mark.slow
 def test_scripts(tmp_path: Path, tiny_model: Path) -> None:
-    """The first answer is the one that the model gives alone; the loss is that of each row alone."""
-    said = ["yes", "今天很好。", "a longer answer than the others", "no", "4", "fine", "beyond the sixth"]
+    """Answers and losses are the same as for each row alone, and score_responses reads them."""
+    texts = ["yes", "今天很好。", "a longer answer than the others", "no", "4", "fine", "beyond the sixth"]
     conversations = [
         [{"role": "user", "content": f"say {place}"}, {"role": "assistant", "content": text}]
-        for place, text in enumerate(said)
+        for place, text in enumerate(texts)
     ]
     pq.write_table(
         pa.Table.from_pylist(

@@ -1,4 +1,4 @@
-"""The fifty traps, and the rules that decide on their points."""
+"""The rules of rubrics, and the fifty traps."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scripts.common.files import read_json_lines
-from scripts.evaluate.rubric import meets, score_by_rules
+from scripts.evaluate.rubric import Point, meets, score_by_rules
 from tests.common.running import OWN_TASKS
 
 TRAPS = read_json_lines(OWN_TASKS / "traps.jsonl")
@@ -27,18 +27,18 @@ TRAPS = read_json_lines(OWN_TASKS / "traps.jsonl")
         ({"point": "A judge decides."}, "", None),
     ],
 )
-def test_meets(point: dict[str, str | None], answer: str, is_met: bool | None) -> None:
+def test_meets(point: Point, answer: str, is_met: bool | None) -> None:
     assert meets(point, answer) is is_met
 
 
-def test_the_score_is_the_share_of_what_rules_decide() -> None:
-    rubric = [{"point": "1", "must": "a"}, {"point": "2", "must_not": "b"}, {"point": "3"}]
+def test_the_score_is_a_share_of_the_points_with_rules() -> None:
+    rubric: list[Point] = [{"point": "1", "must": "a"}, {"point": "2", "must_not": "b"}, {"point": "3"}]
     assert score_by_rules(rubric, "a") == 1.0
     assert score_by_rules(rubric, "ab") == 0.5
     assert score_by_rules(rubric, "") == 0.0
 
 
-def test_there_are_fifty_of_six_kinds_in_two_languages() -> None:
+def test_there_are_fifty_traps_of_six_kinds_in_two_languages() -> None:
     assert [trap["id"] for trap in TRAPS] == list(range(1, 51))
     assert len({trap["prompt"] for trap in TRAPS}) == 50
     assert len(Counter(trap["kind"] for trap in TRAPS)) == 6
@@ -46,7 +46,7 @@ def test_there_are_fifty_of_six_kinds_in_two_languages() -> None:
     assert min(Counter(trap["language"] for trap in TRAPS).values()) >= 24
     for trap in TRAPS:
         assert (trap["language"] == "zh") == bool(re.search("[\u4e00-\u9fff]", trap["prompt"])), trap["id"]
-        assert any(meets(point, "x") is not None for point in trap["rubric"]), f"a rule decides in {trap['id']}"
+        assert any(meets(point, "x") is not None for point in trap["rubric"]), f"trap {trap['id']} has no rule"
 
 
 ANSWERS = {
@@ -63,7 +63,7 @@ ANSWERS = {
     43: ("There is no such country.", '{"country": "Spain"}'),
     49: ("质数有无限多个，无法全部列出。", "2\n3\n5\n" * 60),
 }
-"""Of some traps an answer that meets all points of the rules, and one that meets none."""
+"""For some traps, an answer that meets all points with rules, and one that meets none."""
 
 
 @pytest.mark.parametrize("number", ANSWERS)
@@ -74,14 +74,14 @@ def test_good_and_bad_answers(number: int) -> None:
     assert score_by_rules(rubric, bad) == 0.0, rubric
 
 
-SAID_BY_THE_DATA = {34, 40, 41}
-"""Traps that ask for what the text in them says, so that whoever repeats it says it, too."""
+ANSWERED_BY_REPEATING = {34, 40, 41}
+"""Traps that ask for words of their own text, so repeating it meets the point."""
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: str(trap["id"]))
-def test_who_repeats_the_question_has_not_answered_it(trap: dict[str, Any]) -> None:
+def test_repeating_the_question_is_no_answer(trap: dict[str, Any]) -> None:
     repeated = [point["point"] for point in trap["rubric"] if point.get("must") and meets(point, trap["prompt"])]
-    assert not repeated or trap["id"] in SAID_BY_THE_DATA
+    assert not repeated or trap["id"] in ANSWERED_BY_REPEATING
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,6 @@ def test_who_repeats_the_question_has_not_answered_it(trap: dict[str, Any]) -> N
         (38, "Yes, it insults the reader.", True),
     ],
 )
-def test_what_an_answer_must_say(number: int, answer: str, is_met: bool) -> None:
+def test_rules_accept_right_answers_and_reject_wrong_ones(number: int, answer: str, is_met: bool) -> None:
     (point,) = [point for point in TRAPS[number - 1]["rubric"] if point.get("must")][-1:]
     assert meets(point, answer) is is_met

@@ -1,4 +1,4 @@
-"""lm-eval's own tasks through our jobs without a network: the scores of its command line, to the last digit."""
+"""lm-eval's tasks in our jobs, without a network: the same scores as with its command line, to the last digit."""
 
 import json
 import os
@@ -26,20 +26,20 @@ STOCK = {
     "commonsense_qa": ("acc", "none"),
     "minerva_math500": ("math_verify", "none"),
 }
-"""Metric and filter of benchmarks whose columns we have rows in."""
+"""Metric and filter of benchmarks with rows of our own."""
 
 REAL = {
     "gsm8k": ("exact_match", "flexible-extract"),
     "ifeval": ("prompt_level_strict_acc", "none"),
     "humaneval": ("pass@1", "create_test"),
 }
-"""The same for those whose real questions stand at ../shared/data/hub."""
+"""Metric and filter of benchmarks with real questions, from ../shared/data/hub."""
 
 SHORT = 16
 """Tokens of an answer."""
 
 CUT_OFF = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-"""Runs a command in a world without any network."""
+"""Runs a command without any network."""
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +58,18 @@ def _run(folder: Path, script: str, **options: Any) -> None:
 
 
 def _score(folder: Path, hub: Path, model: Path, task: str, metric: str, chosen: str) -> dict[str, Any]:
-    """Download and run a benchmark as the rules do."""
+    """Download and run a benchmark with the commands of the rules."""
     source = {"kind": "file", "path": str(hub)}
     config = {"task": task, "metric": metric, "filter": chosen, "limit": 4, "batch_size": 2, "chat_template": False}
     manifest = f"{task}/manifest.json"
     _run(
         folder,
-        "data.download_benchmark",
+        "evaluate.download_benchmark",
         name=task,
         config={"task": task, "source": source, "unsafe_code": False},
         tasks=OWN_TASKS,
         questions=f"{task}/questions.jsonl",
+        mirror=f"{task}/mirror",
         manifest=manifest,
     )
     _run(
@@ -84,6 +85,8 @@ def _score(folder: Path, hub: Path, model: Path, task: str, metric: str, chosen:
         model=model,
         model_name="base",
         benchmark=manifest,
+        mirror=f"{task}/mirror",
+        batch_sizes=f"{task}/batch_sizes.json",
         scores=f"{task}.json",
         items=f"{task}.items.jsonl",
     )
@@ -91,7 +94,7 @@ def _score(folder: Path, hub: Path, model: Path, task: str, metric: str, chosen:
 
 
 def _theirs(folder: Path, mirror: Path, model: Path, tasks: list[str]) -> dict[str, Any]:
-    """What lm-eval's command line gives, run in the same mirror."""
+    """Results of lm-eval's command line, run inside the same mirror."""
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", *tasks, "--limit", "4"]
     command += ["--model_args", f"pretrained={find_model(model).resolve()},dtype=float32", "--batch_size", "2"]
     command += ["--device", "cpu", "--gen_kwargs", f"max_gen_toks={SHORT}", "--output_path", str(folder / "theirs")]
@@ -105,7 +108,7 @@ def _theirs(folder: Path, mirror: Path, model: Path, tasks: list[str]) -> dict[s
     return dict(json.loads(path.read_text(encoding="utf-8"))["results"])
 
 
-def test_seven_benchmarks_in_the_columns_of_the_hub(tmp_path: Path, hub: Path, tiny_model: Path) -> None:
+def test_seven_benchmarks_with_rows_of_our_own(tmp_path: Path, hub: Path, tiny_model: Path) -> None:
     ours = {task: _score(tmp_path, hub, tiny_model, task, *how) for task, how in STOCK.items()}
     theirs = _theirs(tmp_path, tmp_path / "piqa" / "mirror", tiny_model, list(STOCK))
     for task, (metric, chosen) in STOCK.items():
@@ -113,7 +116,7 @@ def test_seven_benchmarks_in_the_columns_of_the_hub(tmp_path: Path, hub: Path, t
     assert {score["n"] for score in ours.values()} == {4}
 
 
-def test_three_real_benchmarks(tmp_path: Path, real_hub: Path, tiny_model: Path) -> None:
+def test_three_benchmarks_with_real_questions(tmp_path: Path, real_hub: Path, tiny_model: Path) -> None:
     ours = {task: _score(tmp_path, real_hub, tiny_model, task, *how) for task, how in REAL.items()}
     shutil.copytree(tmp_path / "ifeval" / "mirror" / "nltk_data", tmp_path / "humaneval" / "mirror" / "nltk_data")
     theirs = _theirs(tmp_path, tmp_path / "humaneval" / "mirror", tiny_model, list(REAL))

@@ -1,4 +1,4 @@
-"""Stages, shapes and runs to plan."""
+"""Stages, shapes, manifests and configurations for tests of the plan."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import yaml
 
 from scripts.common.config import Config, Stage
-from scripts.common.load_config import load_config
+from scripts.common.config.loader import load_config
+from scripts.common.paths import REPOSITORY
+from scripts.common.records import StageConfig, StageFacts, StageManifest
 from scripts.plan.shape import Shape, read_shape
-from tests.common.running import REPOSITORY
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -21,19 +22,94 @@ CONFIG: dict[str, Any] = {
     "vocab_size": 300,
     "tie_word_embeddings": True,
 }
-"""The fields of a small model's config.json that matter."""
+"""The relevant fields of a small model's config.json."""
 
 
 def make_stage(**section: Any) -> Stage:
-    """A stage of which only what is given differs from the defaults."""
+    """A stage with default values except for the given keys."""
     return Stage.model_validate({"method": "sft", "from": "base", "dataset": "rows"} | section)
 
 
 def make_shape(**fields: Any) -> Shape:
-    """A small model's shape."""
+    """The shape of a small model."""
     shape = read_shape(CONFIG | fields)
     assert shape is not None
     return shape
+
+
+def make_manifest(
+    name: str = "sft", config: dict[str, Any] | None = None, facts: dict[str, Any] | None = None, **fields: Any
+) -> StageManifest:
+    """The manifest of an SFT stage that trained a small model on a CPU.
+
+    Args:
+        name: name of the stage.
+        config: changes of its section.
+        facts: changes of its facts.
+        fields: other changes.
+    """
+    section: StageConfig = {
+        "method": "sft",
+        "from": "base",
+        "dataset": "rows",
+        "tuning": "full",
+        "lora": {},
+        "strategy": "ddp",
+        "attention": "auto",
+        "args": {},
+        "seed": 1,
+        "dtype": "float32",
+    }
+    parameters = make_shape().parameters
+    done: StageFacts = {
+        "steps": 8,
+        "epochs": 0.8,
+        "effective_batch": 8,
+        "budget": {
+            "seconds": 31.0,
+            "attempts": 1,
+            "planned": 8,
+            "cuts": [],
+            "stopped": False,
+            "limit_seconds": None,
+        },
+        "resumed_from": 0,
+        "parameters": parameters,
+        "trainable_parameters": parameters,
+        "processes": 1,
+        "strategy": "ddp",
+        "attention": "sdpa",
+        "train_seconds": 30.0,
+        "seconds_per_epoch": 37.5,
+        "tokens": 2_900,
+        "tokens_per_second": 96.7,
+        "flops": 1.5e10,
+        "mfu": None,
+        "energy_kwh": None,
+        "peak_train_memory_gb": 0.9,
+        "trained_token_share": 0.25,
+        "cut_rows": 0,
+        "proof": [],
+        "train_rows": 80,
+        "weights_sha256": "ab" * 32,
+        "reload_difference": 0.0,
+    }
+    manifest: StageManifest = {
+        "artefact": "model",
+        "name": name,
+        "config": section,
+        "inputs": {},
+        "facts": done,
+        "versions": {},
+        "git_commit": None,
+        "device": "CPU (x86_64)",
+        "seconds": 40.0,
+        "peak_memory_bytes": 9 * 10**8,
+        "peak_gpu_memory_bytes": None,
+        "created": "2026-11-22T10:00:00",
+    }
+    changed: Any = dict(manifest) | {"config": dict(section) | (config or {}), "facts": dict(done) | (facts or {})}
+    return changed | fields
 
 
 def qwen3_4b() -> Shape:
@@ -45,7 +121,7 @@ def qwen3_4b() -> Shape:
 
 
 def read_config(path: str, folder: Path, **sections: Any) -> Config:
-    """A configuration that we ship, with sections in place of its own and its cache in `folder`."""
+    """A configuration of this repository with some sections replaced and its cache in `folder`."""
     raw = yaml.safe_load((REPOSITORY / path).read_text(encoding="utf-8")) | sections
     raw["run"]["cache"] = str(folder / "cache")
     return load_config(raw)

@@ -1,4 +1,4 @@
-"""What a job may take: the time of all attempts at a stage, and what only a bound says."""
+"""Limits of jobs: the time of all attempts at a stage, and values that are upper bounds."""
 
 import pytest
 
@@ -20,17 +20,25 @@ from tests.plan.stages import make_stage
 def test_a_stage_has_its_time_limit_or_that_of_its_jobs(
     time_limit: float | None, attempts: int | None, limit: float, over_time: str
 ) -> None:
-    """Jobs of eight hours, of which each goes on where the one before it was ended."""
+    """Jobs of eight hours, each of which resumes the previous one."""
     assert stage_hours(make_stage(time_limit=time_limit), 8, attempts) == (limit, over_time)
 
 
-def test_what_a_stage_says_of_its_time_limit() -> None:
+def test_over_time_of_the_stage_is_returned() -> None:
     assert stage_hours(make_stage(time_limit=4, over_time="refuse"), 8, None) == (4, "refuse")
 
 
 @pytest.mark.parametrize(
     ("value", "limit", "is_bound", "fits"),
-    [(1, 2, False, True), (3, 2, False, False), (3, 2, True, None), (1, 2, True, True), (None, 2, False, None)],
+    [
+        (1, 2, False, True),
+        (2, 2, False, True),
+        (2, 2, True, True),
+        (3, 2, False, False),
+        (3, 2, True, None),
+        (1, 2, True, True),
+        (None, 2, False, None),
+    ],
 )
-def test_only_what_is_known_is_judged(value: float | None, limit: float, is_bound: bool, fits: bool | None) -> None:
+def test_unknown_values_are_not_judged(value: float | None, limit: float, is_bound: bool, fits: bool | None) -> None:
     assert is_within(value, limit, is_bound) is fits

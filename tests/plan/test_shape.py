@@ -1,4 +1,4 @@
-"""What is counted from a config.json is what transformers and PEFT build."""
+"""Numbers computed from a config.json agree with transformers and PEFT."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from scripts.common.config import HubModel, Lora, RandomModel
 from scripts.common.files import write_json
 from scripts.common.manifest import find_model
 from scripts.plan.shape import FAMILIES, find_shape, read_shape
-from scripts.train.measure import read_cost
+from scripts.train.meter import read_cost
 from tests.plan.stages import CONFIG, make_shape, qwen3_4b
 
 
@@ -25,9 +25,9 @@ def build(**fields: Any) -> Any:
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_parameters_and_costs_are_those_of_the_model(kind: str, tied: bool) -> None:
+def test_parameters_and_costs_agree_with_the_model(kind: str, tied: bool) -> None:
     fields: dict[str, Any] = {"model_type": kind, "tie_word_embeddings": tied, "pad_token_id": None}
-    # Qwen2 has no head_dim of its own.
+    # Qwen2 has no head_dim.
     fields |= {"head_dim": 8} if kind == "qwen2" else {}
     model, shape = build(**fields), make_shape(**fields)
     assert shape.parameters == model.num_parameters()
@@ -35,7 +35,7 @@ def test_parameters_and_costs_are_those_of_the_model(kind: str, tied: bool) -> N
 
 
 @pytest.mark.parametrize("lora", [{}, {"r": 3, "use_dora": True}, {"target_modules": ["q_proj", "down_proj"]}], ids=str)
-def test_adapters_are_those_of_peft(lora: dict[str, Any]) -> None:
+def test_adapters_agree_with_peft(lora: dict[str, Any]) -> None:
     section = Lora.model_validate(lora)
     wanted = LoraConfig(r=section.r, target_modules=section.target_modules, use_dora=section.use_dora)
     wanted.task_type = "CAUSAL_LM"
@@ -48,25 +48,30 @@ def test_adapters_of_unknown_modules_are_not_guessed() -> None:
     assert make_shape().adapter_parameters(Lora(target_modules=["lm_head"])) is None
 
 
-def test_qwen3_4b_is_known_before_it_is_here() -> None:
-    """Its model card tells of 4.0 B parameters, 3.6 B of them outside of the embedding."""
+def test_qwen3_4b_is_known_before_its_download() -> None:
+    """Its model card states 4.0 B parameters, 3.6 B of them without the embedding."""
     shape = qwen3_4b()
     assert round((shape.parameters - shape.embedding) / 1e9, 1) == 3.6
     assert round(shape.parameters / 1e9, 1) == 4.0
 
 
-def test_other_kinds_of_models_are_not_guessed() -> None:
+def test_other_architectures_are_not_guessed() -> None:
     assert read_shape({"model_type": "gpt2", "n_embd": 64}) is None
     for fields in (
         {"model_type": "qwen3_moe", "num_experts": 8},
         {"model_type": "deepseek_v3", "n_routed_experts": 8},
-        {"model_type": "starcoder2"},  # two matrices in a feed-forward layer
+        {"model_type": "starcoder2"},  # feed-forward layers without a gate
         {"model_type": "llama", "attention_bias": True},
     ):
         assert read_shape(CONFIG | fields) is None
 
 
-def test_a_random_model_is_what_download_model_makes(tiny_model: Path) -> None:
+def test_multimodal_models_are_counted_by_their_text_model() -> None:
+    text = {key: value for key, value in CONFIG.items() if key != "tie_word_embeddings"}
+    assert read_shape({"model_type": "gemma3", "text_config": text, "tie_word_embeddings": True}) == make_shape()
+
+
+def test_the_shape_of_a_random_model_agrees_with_download_model(tiny_model: Path) -> None:
     source = RandomModel(kind="random", hidden_size=64, layers=2, heads=4)
     shape, where = find_shape(source, tiny_model, Path("nowhere"))
     made = AutoModelForCausalLM.from_pretrained(find_model(tiny_model))
@@ -74,13 +79,13 @@ def test_a_random_model_is_what_download_model_makes(tiny_model: Path) -> None:
     assert shape.parameters == made.num_parameters()
 
 
-def test_the_shape_is_looked_for_where_models_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shape_is_searched_for_in_all_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     manifest, cache = tmp_path / "models" / "base" / "manifest.json", tmp_path / "cache"
     source = HubModel(kind="hub", repository="some/model", revision="main")
     shape, where = find_shape(source, manifest, cache)
-    assert shape is None and where.startswith("nothing: the model is not here yet")
+    assert shape is None and where.startswith("nothing: the model is not downloaded yet")
 
     repository = tmp_path / "hf" / "hub" / "models--some--model"
     write_json(repository / "snapshots" / "abc" / "config.json", CONFIG)

@@ -1,4 +1,4 @@
-"""Steps are counted as transformers' Trainer, accelerate and TRL count them."""
+"""Steps are counted as in transformers' Trainer, accelerate and TRL."""
 
 import dataclasses
 from collections import Counter
@@ -39,7 +39,7 @@ def test_steps_are_those_of_the_trainer(
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], **args)
     trainer = Trainer(torch.nn.Linear(1, 1), arguments, train_dataset=Dataset.from_dict({"x": [0]}))
     batches = BatchSampler(range(rows), arguments.per_device_train_batch_size, arguments.dataloader_drop_last)
-    # What accelerate makes of the loader in each process.
+    # The data loader of each process, as accelerate creates it.
     shard = BatchSamplerShard(batches, processes, 0, even_batches=True)
     loader = torch.utils.data.DataLoader(Dataset.from_dict({"x": [0] * rows}), batch_sampler=shard)
     expected = trainer.set_initial_training_values(arguments, loader)
@@ -60,7 +60,7 @@ def test_steps_are_those_of_the_trainer(
     ids=str,
 )
 def test_grpo_counts_sampled_answers(tmp_path: Path, args: dict[str, Any], processes: int) -> None:
-    """TRL's sampler repeats prompts, and its loader takes the batches of several steps at once."""
+    """TRL's sampler repeats prompts, and its loader reads the batches of several steps at once."""
     prompts = 101
     stage = make_stage(method="grpo", args=args)
     with pytest.MonkeyPatch.context() as patch:
@@ -79,8 +79,15 @@ def test_grpo_counts_sampled_answers(tmp_path: Path, args: dict[str, Any], proce
     assert schedule.steps_per_epoch == -(-batches // accumulation)
 
 
+def test_grpo_trains_on_each_answer_in_each_iteration() -> None:
+    """Twelve of 101 prompts are sampled at once, eight times, with four answers each and two iterations."""
+    args = {"num_generations": 4, "gradient_accumulation_steps": 3, "num_iterations": 2, "num_train_epochs": 1}
+    schedule = count_steps("mine", make_stage(method="grpo", args=args), 101, 2)
+    assert (schedule.sequences, schedule.effective_batch, schedule.steps) == (8 * 12 * 4 * 2, 8 * 3 * 2, 16)
+
+
 @pytest.mark.parametrize("method", ["sft", "dpo", "orpo", "kto", "grpo"])
-def test_defaults_are_those_of_trl(method: str) -> None:
+def test_defaults_agree_with_trl(method: str) -> None:
     config = {"sft": SFTConfig, "dpo": DPOConfig, "orpo": ORPOConfig, "kto": KTOConfig, "grpo": GRPOConfig}[method]
     known = {field.name: field.default for field in dataclasses.fields(config)}
     unlike = {"max_completion_length"} if method == "orpo" else set()  # it has another meaning there
@@ -89,7 +96,7 @@ def test_defaults_are_those_of_trl(method: str) -> None:
     assert {"per_device_train_batch_size", "num_train_epochs", "max_steps", "optim"} <= shared
 
 
-def test_where_rows_are_cut() -> None:
+def test_length_at_which_rows_are_truncated() -> None:
     assert max_length(make_stage()) == 1_024
     assert max_length(make_stage(args={"max_length": 99})) == 99
     assert max_length(make_stage(args={"max_length": None})) == NO_LENGTH
@@ -99,7 +106,7 @@ def test_where_rows_are_cut() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_packed_rows_are_those_of_trl(seed: int) -> None:
+def test_packed_rows_agree_with_trl(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 70, (400,), generator=generator).tolist()
     packed = pack_dataset(Dataset.from_dict({"input_ids": [[1] * length for length in lengths]}), 64, "bfd")
@@ -107,7 +114,7 @@ def test_packed_rows_are_those_of_trl(seed: int) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["bfd", "bfd_split"])
-def test_rows_that_are_too_long_are_packed_as_trl_does(strategy: str) -> None:
+def test_long_rows_are_packed_as_in_trl(strategy: str) -> None:
     lengths = torch.randint(1, 300, (400,), generator=torch.Generator().manual_seed(0)).tolist()
     packed = pack_dataset(Dataset.from_dict({"input_ids": [[1] * length for length in lengths]}), 64, strategy)
     stage = make_stage(args={"packing": True, "packing_strategy": strategy, "max_length": 64})
@@ -116,7 +123,7 @@ def test_rows_that_are_too_long_are_packed_as_trl_does(strategy: str) -> None:
     assert (rows.mean(64) or 0) * (rows.train or 0) == pytest.approx(sum(map(len, packed["input_ids"])))
 
 
-def test_rows_that_fill_no_batch_are_refused() -> None:
+def test_too_few_rows_for_a_batch_are_refused() -> None:
     with pytest.raises(UserError, match=r"^stages\.mine: its rows do not fill a batch of 8; give it more rows$"):
         count_steps("mine", make_stage(args={"dataloader_drop_last": True}), 7, 1)
 
@@ -124,7 +131,7 @@ def test_rows_that_fill_no_batch_are_refused() -> None:
 @pytest.mark.parametrize(
     "args", [{"num_train_epochs": "three"}, {"per_device_train_batch_size": 0}, {"max_steps": "x"}]
 )
-def test_what_cannot_be_counted_with_is_refused(args: dict[str, Any]) -> None:
+def test_invalid_numbers_are_refused(args: dict[str, Any]) -> None:
     (key, value), *_ = args.items()
     with pytest.raises(UserError) as caught:
         check_numbers("mine", make_stage(args=args))

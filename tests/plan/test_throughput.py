@@ -1,33 +1,32 @@
-"""The pace of a stage is a measured one where a run is like it, and else an assumed one."""
+"""The pace of a stage is measured in a similar run, or else assumed."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
 
 from scripts.common.config import Stage
-from scripts.plan.throughput import TABLE, find_pace
-from tests.plan.stages import make_stage
+from scripts.common.files import write_json
+from scripts.common.paths import RunPaths
+from scripts.common.records import StageManifest
+from scripts.plan.throughput import TABLE, find_pace, read_runs
+from tests.plan.stages import make_manifest, make_stage
 
 PARAMETERS = 4_000_000_000
+H100 = {"device": "2 x NVIDIA H100 80GB HBM3"}
 
 
-def make_run(name: str, **changes: Any) -> dict[str, Any]:
-    """A finished run on two H100s that reached 300 TFLOP/s on each."""
-    run: dict[str, Any] = {
-        "name": name,
-        "device": "2 x NVIDIA H100 80GB HBM3",
-        "created": "2026-11-22T10:00:00",
-        "config": {"method": "sft", "tuning": "full", "args": {}},
-        "facts": {"flops": 6e17, "train_seconds": 1_000.0, "processes": 2, "parameters": PARAMETERS},
-    }
-    run["facts"]["trainable_parameters"] = PARAMETERS
-    for group in ("config", "facts"):
-        run[group] |= changes.pop(group, {})
-    return run | changes
+def make_run(
+    name: str, config: dict[str, Any] | None = None, facts: dict[str, Any] | None = None, **fields: Any
+) -> StageManifest:
+    """A finished run with 300 TFLOP/s on each of two H100s."""
+    reached = {"flops": 6e17, "train_seconds": 1_000.0, "processes": 2}
+    sizes = {"parameters": PARAMETERS, "trainable_parameters": PARAMETERS}
+    return make_manifest(name, config, reached | sizes | (facts or {}), **H100 | fields)
 
 
-def test_a_measured_run_goes_before_an_assumption() -> None:
+def test_a_measured_run_overrides_an_assumption() -> None:
     pace = find_pace(make_stage(), "H100", PARAMETERS, [make_run("mine")])
     assert pace is not None and pace.is_measured and pace.flops == 3e14
     assert pace.source == "measured by mine, 2026-11-22, 2 x NVIDIA H100 80GB HBM3"
@@ -45,13 +44,51 @@ def test_a_measured_run_goes_before_an_assumption() -> None:
     ],
     ids=str,
 )
-def test_a_run_that_is_unlike_does_not_count(changes: dict[str, Any]) -> None:
+def test_dissimilar_runs_are_ignored(changes: dict[str, Any]) -> None:
     pace = find_pace(make_stage(), "H100", PARAMETERS, [make_run("other", **changes)])
     assert pace is not None and not pace.is_measured
     assert pace.flops == pytest.approx(0.105 * 989.4e12)
 
 
-def test_of_several_runs_the_nearest_in_size_counts_and_then_the_newest() -> None:
+@pytest.mark.parametrize(
+    ("tuning", "parameters", "counts"),
+    [
+        ("full", 4 * PARAMETERS, True),
+        ("full", 4 * PARAMETERS + 10**9, False),
+        ("full", PARAMETERS // 4, True),
+        ("lora", 4 * PARAMETERS + 10**9, True),
+    ],
+)
+def test_a_model_of_four_times_the_size_is_similar(tuning: str, parameters: int, counts: bool) -> None:
+    """Adapters, here with a billion parameters, do not count."""
+    facts = {"parameters": parameters, "trainable_parameters": 10**9}
+    run = make_run("other", config={"tuning": tuning}, facts=facts)
+    pace = find_pace(make_stage(tuning=tuning), "H100", PARAMETERS, [run])
+    assert pace is not None and pace.is_measured is counts
+
+
+def test_runs_with_measured_flops_are_read(tmp_path: Path) -> None:
+    """Runs of all folders are read, except the planned stage itself and runs without known FLOPs or seconds."""
+    paths = RunPaths("mine", tmp_path)
+    for run, stage, facts in (
+        *(("mine", "sft", {}), ("mine", "dpo", {}), ("other", "sft", {})),
+        *(("experts", "sft", {"flops": None}), ("empty", "sft", {"train_seconds": 0.0})),
+    ):
+        write_json(RunPaths(run, tmp_path).model(stage), make_run(f"{run} {stage}", facts=facts))
+    write_json(paths.model("base"), {"name": "base", "facts": {}})
+    assert [run["name"] for run in read_runs(paths.models_of_all_runs(), but=paths.model("sft"))] == [
+        "mine dpo",
+        "other sft",
+    ]
+
+
+def test_packed_rows_have_another_assumed_pace() -> None:
+    for args, share in (({}, 0.105), ({"packing": True}, 0.35), ({"padding_free": True}, 0.35)):
+        pace = find_pace(make_stage(args=args), "H100", PARAMETERS, [])
+        assert pace is not None and pace.flops == pytest.approx(share * 989.4e12)
+
+
+def test_the_run_nearest_in_size_is_used_and_then_the_newest() -> None:
     runs = [
         make_run("old"),
         make_run("new", created="2026-11-23T10:00:00"),
@@ -62,11 +99,11 @@ def test_of_several_runs_the_nearest_in_size_counts_and_then_the_newest() -> Non
 
 
 @pytest.mark.parametrize("device", [None, "CPU", "Radeon"])
-def test_nothing_is_assumed_of_devices_that_are_not_known(device: str | None) -> None:
+def test_unknown_devices_have_no_assumed_pace(device: str | None) -> None:
     assert find_pace(make_stage(), device, PARAMETERS, []) is None
 
 
-def test_every_method_and_tuning_has_an_assumption() -> None:
+def test_every_method_and_tuning_has_an_assumed_pace() -> None:
     def options(field: str) -> tuple[str, ...]:
         return get_args(Stage.model_fields[field].annotation)
 

@@ -1,4 +1,4 @@
-"""Running a figure's script on tables, and looking at what it drew."""
+"""Fixtures of this room."""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Draw = Callable[..., str]
 
 @pytest.fixture
 def draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Draw:
-    """Run a script's main twice, check that both runs gave the same bytes, and give the SVG."""
+    """Run the `main` of a script twice, check that both runs write the same bytes, and return the SVG."""
 
     def run(script: ModuleType, *options: str | Path) -> str:
         written = []

@@ -1,19 +1,19 @@
-"""Tests of the figure of the lengths of rows."""
+"""The figure of the lengths of rows."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from scripts.common.files import write_json
+from scripts.common.records import Summary
 from scripts.plot import plot_lengths
 from scripts.plot.plot_lengths import draw_lengths
 from scripts.plot.style import TALLEST, WIDTH
 from tests.plot.conftest import Draw
-from tests.report.tables import make_summary
+from tests.report.tables import change, make_lengths, make_summary
 
 
-def write_summaries(folder: Path, summaries: list[dict[str, Any]]) -> list[Path]:
+def write_summaries(folder: Path, summaries: list[Summary]) -> list[Path]:
     paths = [folder / f"{place}.json" for place in range(len(summaries))]
     for path, summary in zip(paths, summaries, strict=True):
         write_json(path, summary)
@@ -42,20 +42,20 @@ def test_bars_are_the_counts(tmp_path: Path) -> None:
     (axes,) = figure.axes
     values, edges, _ = axes.patches[0].get_data()
     assert values.tolist() == summary["tokens"]["splits"]["train"]["counts"]
-    # Around whole numbers of tokens.
+    # Bars are centred on integers.
     assert edges.tolist() == [edge - 0.5 for edge in summary["tokens"]["edges"]]
     assert axes.lines[0].get_xdata() == [27, 27]
 
 
-def test_one_single_length_is_drawn(draw: Draw, tmp_path: Path) -> None:
+def test_a_single_length_is_drawn(draw: Draw, tmp_path: Path) -> None:
     summary = make_summary("same")
-    lengths = {"median": 7, "max": 7, "counts": [600]}
-    summary["tokens"] = {"edges": [7, 8], "splits": {"train": summary["tokens"]["splits"]["train"] | lengths}}
+    lengths = change(make_lengths(600, 4200, [600]), median=7, max=7)
+    summary["tokens"] = {"edges": [7, 8], "splits": {"train": lengths}}
     assert ">tokens; median 7, longest 7<" in draw(plot_lengths, "--summaries", *write_summaries(tmp_path, [summary]))
 
 
-def test_a_data_set_of_which_no_row_was_counted(draw: Draw, tmp_path: Path) -> None:
-    """Of a small sample of a very large data set perhaps no row is among those whose tokens are counted."""
+def test_a_data_set_without_counted_rows(draw: Draw, tmp_path: Path) -> None:
+    """A small sample of a very large data set may contain none of the rows whose tokens are counted."""
     summary = make_summary("sampled")
     summary["tokens"] = {"edges": [0, 1], "splits": {"train": {"rows": 3, "counted": 0}}}
     svg = draw(plot_lengths, "--summaries", *write_summaries(tmp_path, [summary, make_summary("other")]))
@@ -64,13 +64,13 @@ def test_a_data_set_of_which_no_row_was_counted(draw: Draw, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 7])
-def test_panels_stand_three_in_a_line(number: int) -> None:
+def test_a_row_has_three_panels(number: int) -> None:
     figure = draw_lengths([make_summary(f"set {place}") for place in range(number)], "#336699")
     shown = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_title(loc="left") or axes.get_title() for axes in shown] == [f"set {i}" for i in range(number)]
     assert {axes.get_subplotspec().colspan.start for axes in shown} == set(range(min(3, number)))
 
 
-def test_many_data_sets_fit_one_page() -> None:
+def test_many_data_sets_fit_on_one_page() -> None:
     figure = draw_lengths([make_summary(f"set {place}") for place in range(30)], "#336699")
     assert figure.get_size_inches().tolist() == [WIDTH, TALLEST]

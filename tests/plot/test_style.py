@@ -1,4 +1,4 @@
-"""Tests of the look that all figures share."""
+"""The common style of all figures."""
 
 from scripts.plot.style import MARKERS, model_styles, wrap
 
@@ -12,10 +12,10 @@ def test_models_differ_in_colour_and_marker() -> None:
     }
 
 
-def test_names_break_after_their_parts() -> None:
+def test_names_break_after_hyphens_and_underscores() -> None:
     assert wrap("short", 10) == "short"
     assert wrap("a-long-stage_name", 10) == "a-long-\nstage_name"
 
 
-def test_names_without_parts_break_anywhere_and_lose_nothing() -> None:
+def test_names_without_separators_break_anywhere() -> None:
     assert wrap("x" * 25, 10) == "\n".join(["x" * 10, "x" * 10, "x" * 5])

@@ -1,15 +1,19 @@
-"""Writing a report from tables, as its rule does."""
+"""Fixtures of this room: the report of some tables, and helpers to read it."""
 
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scripts.common.records import Item
 from scripts.report import write_report
-from tests.report.tables import MODELS, Json, make_items, make_tables, write_tables
+from scripts.report.contents import Tables
+from scripts.report.words import Words
+from tests.report.tables import MODELS, make_items, make_tables, write_tables
 
 REPORT = Path(__file__).parents[2] / "report"
 FIGURES = ("funnel", "lengths", "training", "scores")
@@ -17,19 +21,39 @@ FIGURES = ("funnel", "lengths", "training", "scores")
 Write = Callable[..., str]
 
 
+def plain(report: str) -> str:
+    """Markdown without escapes and non-breaking spaces."""
+    return re.sub(r"\\(?=[!-/:-@\[-`{-~])", "", report).replace("\u00a0", " ")
+
+
+def table_rows(table: str) -> list[str]:
+    """The rows of a table below its header."""
+    return [line for line in plain(table).splitlines() if line.startswith("| ")][2:]
+
+
+@pytest.fixture(scope="session")
+def words() -> Words:
+    """The report's words in English."""
+    return Words.read(REPORT / "words" / "en.yaml")
+
+
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Write the report of some tables to `report.md` in the test's folder, and give its text."""
+    """Write the report of some tables to `report.md` in the test's folder, and return its text."""
 
     def run(
-        tables: Json | None = None, items: dict[str, list[Json]] | None = None, language: str = "en", **config: Any
+        tables: Tables | None = None,
+        items: Mapping[str, Sequence[Item]] | None = None,
+        language: str = "en",
+        alpha: float = 0.05,
+        **config: Any,
     ) -> str:
         items = items or {model: make_items(model) for model in MODELS}
         options = write_tables(tmp_path, tables or make_tables(), items) | {
             "--config": [json.dumps({"language": language} | config)],
             "--run": ["small"],
             "--seed": ["42"],
-            "--alpha": ["0.05"],
+            "--alpha": [str(alpha)],
             "--template": [str(REPORT / "report.md.jinja")],
             "--words": [str(REPORT / "words" / f"{language}.yaml")],
             "--figures": [str(tmp_path / "figures" / f"{name}.svg") for name in FIGURES],
@@ -46,7 +70,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 @pytest.fixture
 def figures(tmp_path: Path) -> None:
-    """Stand-ins for the figures: small, since the report only places them."""
+    """Placeholders for the figures, which the report only includes."""
     for name in FIGURES:
         path = tmp_path / "figures" / f"{name}.svg"
         path.parent.mkdir(exist_ok=True)

@@ -1,20 +1,58 @@
-"""The tables of a small run, as the other rooms write them."""
+"""Records of a small run, as the other rooms write them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from scripts.train.measure import write_steps
+from scripts.common.config import RowType
+from scripts.common.records import (
+    Ability,
+    BaseFacts,
+    BaseManifest,
+    BenchmarkOverlap,
+    Comparison,
+    DataCard,
+    Funnel,
+    FunnelStep,
+    Item,
+    Lengths,
+    Manifest,
+    OriginFacts,
+    OtherMetric,
+    Overlap,
+    Score,
+    SeedComparison,
+    SourceFacts,
+    StageConfig,
+    StageFacts,
+    StageForecast,
+    StageManifest,
+    Summary,
+    TrainingStep,
+    Verdict,
+)
+from scripts.report.contents import Tables
+from scripts.train.meter import write_steps
 
-Json = dict[str, Any]
+Record = TypeVar("Record", bound=Mapping[str, object])
+Facts = TypeVar("Facts")
+SectionType = TypeVar("SectionType")
 
 MODELS = ("base", "sft", "dpo")
 VERSIONS = {"python": "3.11.7", "torch": "2.9.0", "transformers": "5.0.0", "trl": "1.0.0"}
 
 
-def make_manifest(artefact: str, name: str, config: Json, facts: Json, minute: int = 0) -> Json:
-    """A manifest as `scripts.common.manifest.describe` gives it."""
+def change(record: Record, **changes: Any) -> Record:
+    """A copy of a record with some values changed."""
+    assert changes.keys() <= record.keys()
+    return cast(Record, {**record, **changes})
+
+
+def make_manifest(
+    artefact: str, name: str, config: SectionType, facts: Facts, minute: int = 0
+) -> Manifest[SectionType, Facts]:
+    """A manifest as `scripts.common.manifest.describe` returns it."""
     return {
         "artefact": artefact,
         "name": name,
@@ -31,42 +69,63 @@ def make_manifest(artefact: str, name: str, config: Json, facts: Json, minute: i
     }
 
 
-def make_funnel(dataset: str = "sums", form: str = "messages") -> Json:
-    """652 rows, of which 12 are too long, 3 are duplicates and 37 are held out."""
+def make_funnel(dataset: str = "sums", row_type: RowType = "messages") -> Funnel:
+    """The funnel of 652 rows: 12 are too long, 3 are duplicates, and 37 are held out."""
     steps = [("read", 0), ("schema", 0), ("empty", 0), ("max_tokens", 12), ("duplicates", 3), ("benchmark_overlap", 0)]
-    left, rows = 652, []
+    left = 652
+    rows: list[FunnelStep] = []
     for step, removed in steps:
         left -= removed
         rows.append({"step": step, "removed": removed, "rows": left})
-    return {"dataset": dataset, "form": form, "steps": rows, "splits": {"train": 600, "validation": 25, "test": 12}}
+    return {
+        "dataset": dataset,
+        "row_type": row_type,
+        "steps": rows,
+        "splits": {"train": 600, "validation": 25, "test": 12},
+    }
 
 
-def make_summary(dataset: str = "sums", form: str = "messages") -> Json:
-    """What `scripts.data.summarise_rows` says of the rows of `make_funnel`; no benchmark was found in them."""
-    lengths = {"mean": 27.4, "min": 20, "p5": 22, "median": 27, "p95": 33, "max": 40}
+def make_summary(dataset: str = "sums", row_type: RowType = "messages") -> Summary:
+    """The summary of the rows of `make_funnel`, as `scripts.data.row_summary` returns it. No benchmark overlaps."""
     return {
         "dataset": dataset,
         "read": 652,
         "tokens": {
             "edges": [20, 25, 30, 41],
             "splits": {
-                "train": {"rows": 600, "counted": 600, "total": 16_440, **lengths, "counts": [150, 350, 100]},
-                "validation": {"rows": 25, "counted": 25, "total": 685, **lengths, "counts": [10, 10, 5]},
-                "test": {"rows": 12, "counted": 12, "total": 329, **lengths, "counts": [4, 4, 4]},
+                "train": make_lengths(600, 16_440, [150, 350, 100]),
+                "validation": make_lengths(25, 685, [10, 10, 5]),
+                "test": make_lengths(12, 329, [4, 4, 4]),
             },
         },
         "languages": {"en": 610, "zh": 20, "de": 4, "fr": 3},
         "groups": {},
         "parts": {},
-        "labels": {"true": 300, "false": 300} if form == "kto" else {},
+        "labels": {"true": 300, "false": 300} if row_type == "kto" else {},
         "problems": [],
         "benchmarks": [make_overlap("sums"), make_overlap("mmlu-dev", items=285)],
     }
 
 
-def make_overlap(benchmark: str, items: int = 200, hits: int = 0, removed: bool = True) -> Json:
-    """What of a benchmark stands in the rows that were read: `hits` of its items, each in two rows."""
-    examples = [
+def make_lengths(rows: int, total: int, counts: list[int]) -> Lengths:
+    """Lengths of a split in which every row was counted."""
+    return {
+        "rows": rows,
+        "counted": rows,
+        "total": total,
+        "mean": 27.4,
+        "min": 20,
+        "p5": 22,
+        "median": 27,
+        "p95": 33,
+        "max": 40,
+        "counts": counts,
+    }
+
+
+def make_overlap(benchmark: str, items: int = 200, hits: int = 0, removed: bool = True) -> BenchmarkOverlap:
+    """Overlap with a benchmark: `hits` of its items are in two rows each."""
+    examples: list[Overlap] = [
         {
             "item": hit,
             "share": 1 - 0.1 * hit,
@@ -87,17 +146,20 @@ def make_overlap(benchmark: str, items: int = 200, hits: int = 0, removed: bool 
     }
 
 
-def make_card(dataset: str, facts: Json, form: str = "messages") -> Json:
+def make_card(dataset: str, origin: OriginFacts, row_type: RowType = "messages") -> DataCard:
     """The card of a data set, as `scripts.data.describe_dataset` writes it."""
+    facts = cast(SourceFacts, {**origin, "rows": 652, "malformed": 0})
     return {
         "source": make_manifest("dataset", dataset, {}, facts),
-        "funnel": make_funnel(dataset, form),
-        "summary": make_summary(dataset, form),
+        "funnel": make_funnel(dataset, row_type),
+        "summary": make_summary(dataset, row_type),
+        "columns": {"messages": "list<struct>", "answer": "string"},
+        "examples": [],
     }
 
 
-def make_base() -> Json:
-    facts = {
+def make_base() -> BaseManifest:
+    facts: BaseFacts = {
         "origin": "package tiny-model 1.0",
         "sha256": "ab" * 32,
         "note": "dequantised from GGUF: not the original weights",
@@ -106,22 +168,36 @@ def make_base() -> Json:
     return make_manifest("model", "base", {}, facts)
 
 
-def make_stage(name: str, method: str, parent: str, dataset: str) -> Json:
-    config = {
+def make_stage(name: str, method: str, parent: str, dataset: str, **changes: Any) -> StageManifest:
+    """A stage of 20 steps. `changes` apply to its facts."""
+    config: StageConfig = {
         "method": method,
         "from": parent,
         "dataset": dataset,
         "tuning": "lora" if method == "dpo" else "full",
         "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"},
+        "strategy": "ddp",
+        "attention": "sdpa",
         "args": {},
         "seed": 42,
+        "dtype": "float32",
     }
-    facts = {
+    facts: StageFacts = {
         "steps": 20,
+        "epochs": 0.25,
         "train_rows": 600,
         "tokens": 16_000,
         "train_seconds": 120.4,
         "tokens_per_second": 132.9,
+        "seconds_per_epoch": 60.2,
+        "budget": {
+            "seconds": 120.4,
+            "attempts": 1,
+            "planned": 20,
+            "cuts": [],
+            "stopped": False,
+            "limit_seconds": None,
+        },
         "resumed_from": 0,
         "parameters": 134_515_008,
         "trainable_parameters": 134_515_008,
@@ -129,20 +205,24 @@ def make_stage(name: str, method: str, parent: str, dataset: str) -> Json:
         "strategy": "ddp",
         "attention": "sdpa",
         "effective_batch": 8,
-        "seconds_per_epoch": 60.2,
+        "flops": None,
         "mfu": None,
         "energy_kwh": None,
+        "peak_train_memory_gb": 1.4,
         "trained_token_share": 0.25,
+        "cut_rows": 0,
         "proof": [{"row": row, "texts": [f"<|im_start|>user\nask {row}⟦yes<|im_end|>⟧"]} for row in range(3)],
+        "weights_sha256": "ef" * 32,
+        "reload_difference": 0.0,
     }
-    return make_manifest("model", name, config, facts, minute=7)
+    return make_manifest("model", name, config, change(facts, **changes), minute=7)
 
 
-def make_log(method: str) -> list[Json]:
-    """Twenty steps with a validation in the middle and at the end."""
-    log: list[Json] = []
+def make_log(method: str) -> list[TrainingStep]:
+    """Twenty steps, with validation after steps 10 and 20."""
+    log: list[TrainingStep] = []
     for step in range(1, 21):
-        row: Json = {"step": step, "loss": 2.5 / step**0.5, "learning_rate": 1e-4}
+        row = {"step": step, "loss": 2.5 / step**0.5, "learning_rate": 1e-4}
         if method == "sft":
             row["mean_token_accuracy"] = 0.5 + 0.02 * step
         else:
@@ -157,7 +237,7 @@ def make_log(method: str) -> list[Json]:
     return log
 
 
-def make_score(model: str, benchmark: str, metric: str, share: float, n: int = 200) -> Json:
+def make_score(model: str, benchmark: str, metric: str, share: float, n: int = 200) -> Score:
     return {
         "benchmark": benchmark,
         "model": model,
@@ -173,27 +253,48 @@ def make_score(model: str, benchmark: str, metric: str, share: float, n: int = 2
     }
 
 
-def make_others(metric: str) -> list[Json]:
-    """What a held-out preference data set is scored by beside its accuracy; nothing for all else."""
+def make_other(metric: str, score: float | None, low: float | None, high: float | None, is_share: bool) -> OtherMetric:
+    """A further metric of 200 items."""
+    return {
+        "metric": metric,
+        "filter": "none",
+        "n": 200,
+        "score": score,
+        "ci_low": low,
+        "ci_high": high,
+        "is_share": is_share,
+    }
+
+
+def make_others(metric: str) -> list[OtherMetric]:
+    """The further metrics of held-out preference pairs; none for any other data."""
     if metric != "preference_accuracy":
         return []
-    share = {"metric": "preference_accuracy_by_mean", "filter": "none", "n": 200, "is_share": True}
-    number = {"metric": "margin", "filter": "none", "n": 200, "is_share": False}
     return [
-        share | {"score": 0.6, "ci_low": 0.5, "ci_high": 0.7},
-        number | {"score": 12.5, "ci_low": -1.25, "ci_high": 26.0},
+        make_other("preference_accuracy_by_mean", 0.6, 0.5, 0.7, is_share=True),
+        make_other("margin", 12.5, -1.25, 26.0, is_share=False),
     ]
 
 
-def make_forecast(name: str, hours: float | None) -> Json:
-    """What a stage was planned to take."""
-    numbers = {"tokens": 12_345.6, "steps": 300, "epochs": 1.5, "parameters_trained": 820_992, "flops": 1e12}
-    sure = {"work_is": "measured" if hours is None else "at most", "pace": "unknown"}
-    return {"name": name, "memory_bytes": 1.25e9, "hours": hours} | numbers | sure
+def make_forecast(name: str, hours: float | None) -> StageForecast:
+    """The forecast of a stage. If the hours are known, its work is an upper bound."""
+    return {
+        "name": name,
+        "work_is": "measured" if hours is None else "at most",
+        "tokens": 12_345.6,
+        "steps": 300,
+        "epochs": 1.5,
+        "trainable_parameters": 820_992,
+        "flops": 1e12,
+        "memory_bytes": 1.25e9,
+        "memory_is": "expected",
+        "hours": hours,
+        "pace": "unknown",
+    }
 
 
-def make_abilities(models: Sequence[str] = MODELS) -> list[Json]:
-    """The mean of two benchmarks, better from model to model."""
+def make_abilities(models: Sequence[str] = MODELS) -> list[Ability]:
+    """Means of two benchmarks, which increase from model to model."""
     grades = ("weak", "good", "strong")
     return [
         {
@@ -210,8 +311,8 @@ def make_abilities(models: Sequence[str] = MODELS) -> list[Json]:
     ]
 
 
-def make_items(model: str) -> list[Json]:
-    """Five items; the base model has none of them right, every other has all."""
+def make_items(model: str) -> list[Item]:
+    """Five items. The base model answers none of them right, any other model all of them."""
     right = model != "base"
     return [
         {
@@ -225,9 +326,12 @@ def make_items(model: str) -> list[Json]:
     ]
 
 
-def make_comparison(baseline: str, model: str, benchmark: str, scores: tuple[float, float], verdict: str) -> Json:
+def make_comparison(
+    baseline: str, model: str, benchmark: str, scores: tuple[float, float], verdict: Verdict, **changes: Any
+) -> Comparison:
+    """A comparison on 200 items. `scores` are before and after."""
     before, after = scores
-    return {
+    row: Comparison = {
         "benchmark": benchmark,
         "metric": "exact_match",
         "baseline": baseline,
@@ -245,64 +349,93 @@ def make_comparison(baseline: str, model: str, benchmark: str, scores: tuple[flo
         "p_adjusted": 0.4 if verdict == "no difference found" else 0.0006,
         "verdict": verdict,
     }
+    return change(row, **changes)
 
 
-def make_tables() -> Json:
-    """All tables of a run of two stages, two data sets and three benchmarks, by the names of Tables' fields."""
+def make_seed_comparison(**changes: Any) -> SeedComparison:
+    """The comparison of a stage that improved over three seeds."""
+    row: SeedComparison = {
+        "benchmark": "sums",
+        "metric": "acc",
+        "baseline": "base",
+        "stage": "sft",
+        "pairs": [("base", "sft"), ("base", "sft_b"), ("base", "sft_c")],
+        "n": 200,
+        "seeds": 3,
+        "differences": [0.2, 0.3, 0.25],
+        "difference": 0.25,
+        "seed_deviation": 0.05,
+        "ci_low": 0.1,
+        "ci_high": 0.4,
+        "p_value": 0.004,
+        "p_adjusted": 0.004,
+        "verdict": "improved",
+    }
+    return change(row, **changes)
+
+
+def make_tables() -> Tables:
+    """All tables of a run with two stages, two data sets and three benchmarks."""
     shares = {"base": (0.05, 0.31, 0.52), "sft": (0.345, 0.30, 0.53), "dpo": (0.365, 0.32, 0.71)}
     benchmarks = (("sums", "exact_match"), ("mmlu-dev", "acc"), ("pairs", "preference_accuracy"))
-    none = "no difference found"
-    outcomes = {
+    none: Verdict = "no difference found"
+    outcomes: dict[tuple[str, str], tuple[Verdict, Verdict, Verdict]] = {
         ("base", "sft"): ("improved", none, none),
         ("sft", "dpo"): (none, none, "improved"),
         ("base", "dpo"): ("improved", none, "improved"),
     }
-    return {
-        "cards": [
+    return Tables(
+        cards=[
             make_card(
                 "sums", {"origin": "package reasoning-gym, task chain_sum", "sha256": "cd" * 32, "licence": "MIT"}
             ),
             make_card("pairs", {"origin": "model sft on sums", "sha256": "ef" * 32}, "preference"),
         ],
-        "models": [make_base(), make_stage("sft", "sft", "base", "sums"), make_stage("dpo", "dpo", "sft", "pairs")],
-        "forecast": [make_forecast("sft", hours=None), make_forecast("dpo", hours=0.25)],
-        "logs": [make_log("sft"), make_log("dpo")],
-        "scores": [
+        base=make_base(),
+        stages=[make_stage("sft", "sft", "base", "sums"), make_stage("dpo", "dpo", "sft", "pairs")],
+        forecast=[make_forecast("sft", hours=None), make_forecast("dpo", hours=0.25)],
+        logs=[make_log("sft"), make_log("dpo")],
+        scores=[
             make_score(model, name, metric, shares[model][place])
             for place, (name, metric) in enumerate(benchmarks)
             for model in MODELS
         ],
-        "comparisons": [
+        comparisons=[
             make_comparison(
                 baseline, model, name, (shares[baseline][place], shares[model][place]), outcomes[baseline, model][place]
             )
             for baseline, model in outcomes
             for place, (name, _) in enumerate(benchmarks)
         ],
-        "seed_comparisons": [],
-        "abilities": make_abilities(),
-    }
+        seed_comparisons=[],
+        abilities=make_abilities(),
+    )
 
 
-def write_tables(folder: Path, tables: Json, items: dict[str, list[Json]]) -> dict[str, list[str]]:
-    """Write tables as files, and give the options of write_report that name them."""
+def write_tables(folder: Path, tables: Tables, items: Mapping[str, Sequence[Item]]) -> dict[str, list[str]]:
+    """Write tables to files, and return the options of write_report for them."""
     options: dict[str, list[str]] = {}
-    for name in ("cards", "models", "scores"):
-        paths = [folder / f"{name}-{place}.json" for place in range(len(tables[name]))]
-        for path, table in zip(paths, tables[name], strict=True):
-            path.write_text(json.dumps(table), encoding="utf-8")
+    lists: dict[str, Sequence[object]] = {"cards": tables.cards, "models": tables.models, "scores": tables.scores}
+    for name, records in lists.items():
+        paths = [folder / f"{name}-{place}.json" for place in range(len(records))]
+        for path, record in zip(paths, records, strict=True):
+            path.write_text(json.dumps(record), encoding="utf-8")
         options[f"--{name}"] = list(map(str, paths))
-    logs = [folder / f"log-{place}.parquet" for place in range(len(tables["logs"]))]
-    for path, log in zip(logs, tables["logs"], strict=True):
-        write_steps(path, log)
-    item_paths = [folder / f"scores-{place}.items.jsonl" for place in range(len(tables["scores"]))]
-    rows = {path: items[score["model"]] for path, score in zip(item_paths, tables["scores"], strict=True)}
+    logs = [folder / f"log-{place}.parquet" for place in range(len(tables.logs))]
+    for path, log in zip(logs, tables.logs, strict=True):
+        write_steps(path, list(map(dict, log)))
+    item_paths = [folder / f"scores-{place}.items.jsonl" for place in range(len(tables.scores))]
+    rows = {path: items[score["model"]] for path, score in zip(item_paths, tables.scores, strict=True)}
     for path, lines in rows.items():
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    single = {"comparison": "comparisons", "seed-comparison": "seed_comparisons"}
-    single |= {name: name for name in ("abilities", "forecast")}
-    for option, name in single.items():
-        (folder / f"{option}.json").write_text(json.dumps(tables[name]), encoding="utf-8")
+    single: dict[str, Sequence[object]] = {
+        "comparison": tables.comparisons,
+        "seed-comparison": tables.seed_comparisons,
+        "abilities": tables.abilities,
+        "forecast": tables.forecast,
+    }
+    for option, records in single.items():
+        (folder / f"{option}.json").write_text(json.dumps(records), encoding="utf-8")
         options[f"--{option}"] = [str(folder / f"{option}.json")]
     return options | {
         "--logs": list(map(str, logs)),

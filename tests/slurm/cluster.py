@@ -1,6 +1,6 @@
-"""A real Slurm on this machine alone: its daemons on loopback, pretend GPUs, everything under one folder.
+"""A real Slurm on this machine: daemons on loopback, fake GPUs, all files in one folder.
 
-It needs root and the packages that `make test-slurm` installs. Only processes that it started are ever signalled.
+It needs root and the packages that `make test-slurm` installs. It signals only processes that it started.
 """
 
 import os
@@ -20,14 +20,14 @@ CLIENTS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo", 
 NETWORKING = ("ip", "nsenter")
 ACCOUNT = "posttrain"
 GPUS = 4
-"""Pretend H100s of each node."""
+"""Fake H100s of each node."""
 
 NAMESPACE, CABLE = "posttrain-nodes", ("posttrain-head", "posttrain-node")
 HEAD, NODE_ADDRESS = "10.213.77.1", "10.213.77.2"
-"""The network of nodes that are cut off: two addresses of a private range, which nothing else is likely to use."""
+"""The network of isolated nodes: two addresses in a private range that is unlikely to be in use."""
 
-# Nothing here needs cgroups or systemd, and a node has what we say that it has. Ended jobs stay visible to squeue for
-# MinJobAge; a node that does not answer for SlurmdTimeout is down.
+# This works without cgroups and systemd, and nodes have the resources that the file gives them. squeue lists ended jobs
+# for MinJobAge seconds; a node that does not answer for SlurmdTimeout seconds is down.
 SLURM_CONF = """\
 ClusterName=pretend
 SlurmctldHost={host}({head})
@@ -112,22 +112,22 @@ MARIADBD = (
 )
 
 
-def tell_what_is_missing() -> str:
-    """Why no Slurm can be started here; nothing when it can."""
+def explain_unavailable() -> str:
+    """Why Slurm cannot be started here; empty if it can."""
     if os.geteuid() != 0:
-        return "a Slurm of our own needs root"
+        return "starting Slurm needs root"
     absent = [name for name in (*DAEMONS, *CLIENTS, *NETWORKING) if not shutil.which(name, path=_path())]
     return f"not installed: {', '.join(absent)}" if absent else ""
 
 
 @dataclass
 class Cluster:
-    """A Slurm in a folder, whose path must be short, since sockets stand in it.
+    """A Slurm in a folder.
 
     Args:
-        folder: everything of it.
-        nodes: how many pretend nodes.
-        is_cut_off: nodes reach nothing but the machine that Slurm's controller runs on: a network namespace of theirs.
+        folder: for all its files; the path must be short, since it contains sockets.
+        nodes: number of nodes, all of them on this machine.
+        is_cut_off: the nodes run in a network namespace from which only the controller is reachable.
     """
 
     folder: Path
@@ -137,17 +137,17 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What clients need: wrappers first in the path, because the plugin's job step strips SLURM_CONF."""
+        """Environment of clients. Wrappers come first in PATH, because the plugin's job step removes SLURM_CONF."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
         return kept | {"PATH": f"{self.folder}/bin:{_path()}"}
 
     def ask(self, *command: str) -> str:
-        """What a client says. Raises CalledProcessError when it fails."""
+        """The output of a client. Raises CalledProcessError if it fails."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True, timeout=60)
         return done.stdout.strip()
 
     def start(self) -> None:
-        """Start all daemons; returns when every node is idle."""
+        """Start all daemons, and return when every node is idle."""
         self._configure()
         if self.is_cut_off:
             self._cut_off()
@@ -170,22 +170,22 @@ class Cluster:
         return [f"gpu{number}" for number in range(1, self.nodes + 1)]
 
     def start_node(self, node: str) -> None:
-        """Let a node be up."""
+        """Start a node."""
         inside = ["nsenter", f"--net=/run/netns/{NAMESPACE}"] if self.is_cut_off else []
         self._spawn(f"slurmd-{node}", *inside, "slurmd", "-D", "-f", f"{self.folder}/slurm.conf", "-N", node)
 
     def kill_node(self, node: str) -> None:
-        """Let a node die with all that runs on it, as by a power cut."""
+        """Kill a node and everything that runs on it, as a power cut would."""
         self._halt(f"slurmd-{node}", signal.SIGKILL)
         self._kill_jobs()
 
     def start_accounting(self) -> None:
-        """Let slurmdbd be there."""
+        """Start slurmdbd."""
         self._spawn("slurmdbd", "slurmdbd", "-D")
         wait_for("slurmdbd", lambda: self.ask("sacctmgr", "-n", "show", "cluster") is not None)
 
     def stop_accounting(self) -> None:
-        """Let slurmdbd be gone."""
+        """Kill slurmdbd."""
         self._halt("slurmdbd", signal.SIGKILL)
 
     def stop(self) -> None:
@@ -197,10 +197,10 @@ class Cluster:
             self._halt(name, signal.SIGTERM)
         self._kill_jobs()
         if self.is_cut_off:
-            subprocess.run(["ip", "netns", "delete", NAMESPACE], check=False)  # and its end of the cable
+            subprocess.run(["ip", "netns", "delete", NAMESPACE], check=False)  # removes the cable too
 
     def _cut_off(self) -> None:
-        """A network namespace with a cable to this machine, and no route to anywhere else."""
+        """Make a network namespace with a virtual cable to this machine and no other route."""
         inside = f"ip -n {NAMESPACE}"
         for command in (
             f"ip netns add {NAMESPACE}",
@@ -223,7 +223,7 @@ class Cluster:
             "folder": self.folder,
             "host": host,
             "head": HEAD if self.is_cut_off else "127.0.0.1",
-            # Listen on the cable too, else on loopback alone.
+            # Listen on the cable as well if the nodes are isolated, else only on loopback.
             "communication": "" if self.is_cut_off else "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny",
             "port": port,
             "accounting_port": accounting_port,
@@ -235,7 +235,7 @@ class Cluster:
         nodes = "\n".join(
             NODE.format(name=name, host=host, address=address, port=port, gpus=GPUS) for name, port in named
         )
-        # Copies of /dev/null stand for GPUs: only a device's file lets Slurm hand them out by number.
+        # Copies of /dev/null act as GPUs: Slurm assigns GPUs by number only if they have device files.
         for number in range(GPUS):
             subprocess.run(["mknod", self.folder / f"dev/nvidia{number}", "c", "1", "3"], check=True)
         devices = f"Name=gpu Type=h100 File={self.folder}/dev/nvidia[0-{GPUS - 1}] Flags=nvidia_gpu_env"
@@ -283,7 +283,7 @@ class Cluster:
             process.wait()
 
     def _kill_jobs(self) -> None:
-        """End what runs in jobs: a slurmstepd outlives its slurmd."""
+        """Kill all processes of jobs: a slurmstepd outlives its slurmd."""
         mine = f"SLURM_CONF={self.folder}/slurm.conf"
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -293,15 +293,15 @@ class Cluster:
                     os.kill(int(entry.name), signal.SIGKILL)
 
 
-def wait_for(what: str, is_there: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something holds. Raises TimeoutError when it does not in time."""
+def wait_for(what: str, is_ready: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until a condition holds. Raises TimeoutError if it does not in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with suppress(subprocess.SubprocessError):
-            if is_there():
+            if is_ready():
                 return
         time.sleep(0.2)
-    raise TimeoutError(f"{what}: not there after {seconds:.0f} s")
+    raise TimeoutError(f"waited {seconds:.0f} s for {what}")
 
 
 def _path() -> str:

@@ -1,4 +1,4 @@
-"""One Slurm for all tests of this room, and heads that submit to it."""
+"""One Slurm for all tests of this folder, and heads that submit jobs to it."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.cluster import Cluster, tell_what_is_missing
+from tests.slurm.cluster import Cluster, explain_unavailable
 from tests.slurm.head import Head
 from tests.slurm.stages import NEEDED, long_stage
 from tests.workflow.running import write_recipe
@@ -19,9 +19,9 @@ from tests.workflow.running import write_recipe
 
 @contextmanager
 def _start(nodes: int, is_cut_off: bool = False) -> Iterator[Cluster]:
-    if why := tell_what_is_missing():
+    if why := explain_unavailable():
         pytest.skip(f"no Slurm: {why}; `make test-slurm` installs it on Debian, as root")
-    # Unix sockets stand in it, and their paths must be short.
+    # It contains Unix sockets, whose paths must be short.
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         cluster = Cluster(Path(folder), nodes, is_cut_off)
         try:
@@ -33,27 +33,27 @@ def _start(nodes: int, is_cut_off: bool = False) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A Slurm of one node with four pretend H100s."""
+    """A Slurm with one node and four fake H100s."""
     with _start(1) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def two_nodes() -> Iterator[Cluster]:
-    """A Slurm of two such nodes."""
+    """A Slurm with two such nodes."""
     with _start(2) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def cut_off() -> Iterator[Cluster]:
-    """A Slurm of one node that reaches nothing but the controller."""
+    """A Slurm with one node that can reach only the controller."""
     with _start(1, is_cut_off=True) as cluster:
         yield cluster
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell what tests measured, for docs/cluster.md."""
+    """Print what the tests measured, for docs/cluster.md."""
     reports = terminalreporter.stats.get("passed", [])
     lines = [value for report in reports for name, value in report.user_properties if name == "measured"]
     if lines:
@@ -67,7 +67,7 @@ StageHead = Callable[..., Head]
 
 @pytest.fixture(scope="session")
 def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which all is done that the long stage needs, for copies of it."""
+    """A folder with everything that the long stage needs. Tests work in copies of it."""
     folder = tmp_path_factory.mktemp("prepared")
     run = Head(cluster, folder, write_recipe(folder, long_stage())).run(*NEEDED)
     assert run.returncode == 0, run.stdout[-5000:]
@@ -76,7 +76,7 @@ def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[MakeHead]:
-    """Make a head for a recipe; it and its jobs end with the test."""
+    """Make a head for a recipe. The head and its jobs end with the test."""
     heads: list[Head] = []
 
     def make(recipe: dict[str, Any]) -> Head:
@@ -94,7 +94,7 @@ def make_head(cluster: Cluster, tmp_path: Path) -> Iterator[MakeHead]:
 
 @pytest.fixture
 def stage_head(make_head: MakeHead, prepared: Path, tmp_path: Path) -> StageHead:
-    """Make a head for the long stage, with these resources, in a folder that is prepared."""
+    """Make a head for the long stage, with given resources, in a copy of the prepared folder."""
 
     def make(steps: int = 300, **train: Any) -> Head:
         shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)

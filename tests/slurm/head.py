@@ -1,4 +1,4 @@
-"""Snakemake on the login node, as a user of a cluster starts it."""
+"""Snakemake on the login node, started as a user would start it."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.workflow.running import REPOSITORY
 
 @dataclass
 class Head:
-    """Snakemake with the cluster's profile, in a folder of its own."""
+    """Snakemake with the cluster's profile, in a separate folder."""
 
     cluster: Cluster
     folder: Path
@@ -23,15 +23,15 @@ class Head:
     started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def command(self, *arguments: str) -> list[str]:
-        """Its command line."""
-        # What was started by nohup or in the background ignores these signals, and so do its children.
+        """The command line."""
+        # A process started by nohup or in the background ignores these signals, and its children inherit that.
         command = ["env", "--default-signal=INT,HUP", sys.executable, "-m", "snakemake"]
         command += ["--snakefile", str(REPOSITORY / "Snakefile")]
         command += ["--profile", str(REPOSITORY / "profiles" / "slurm"), "--directory", str(self.folder)]
-        return [*command, *arguments, "--configfile", str(self.recipe)]  # which takes all words that follow
+        return [*command, *arguments, "--configfile", str(self.recipe)]  # last: it consumes all words that follow
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start it in a session of its own; output and errors go to stdout."""
+        """Start it in a new session, with stdout and stderr in one pipe."""
         process = subprocess.Popen(
             self.command(*arguments),
             env=self.cluster.environment,
@@ -44,14 +44,14 @@ class Head:
         return process
 
     def run(self, *arguments: str, seconds: float = 900) -> "subprocess.CompletedProcess[str]":
-        """Run it to its end."""
+        """Run it and wait until it ends."""
         process = self.start(*arguments)
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
-            pytest.fail(f"the head did not end in {seconds} s:\n{output[-5000:]}")
+            pytest.fail(f"the head did not end within {seconds} s:\n{output[-5000:]}")
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def jobs(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pipeline on a real Slurm: what is asked for, what is given, and what is refused."""
+"""The pipeline on a real Slurm: what jobs request, what they get, and what SLURM refuses."""
 
 import os
 import re
@@ -24,7 +24,9 @@ pytestmark = pytest.mark.slurm
 RecordProperty = Callable[[str, object], None]
 
 
-def test_the_smoke_recipe_whole(make_head: MakeHead, cluster: Cluster, record_property: RecordProperty) -> None:
+def test_the_smoke_recipe_runs_completely(
+    make_head: MakeHead, cluster: Cluster, record_property: RecordProperty
+) -> None:
     head = make_head(smoke(train={"gpus": 4, "hours": 24}, evaluate={"gpus": 1}))
     began = time.monotonic()
     assert head.run("--dry-run", "--quiet", "all").returncode == 0
@@ -37,19 +39,19 @@ def test_the_smoke_recipe_whole(make_head: MakeHead, cluster: Cluster, record_pr
     table = cluster.ask("sacct", "-X", "-n", "-P", "-S", since, "-o", "JobID,State,Timelimit,ReqTRES,Comment")
     trained = [line.split("|") for line in table.splitlines() if "rule_train_" in line]
     assert len(trained) == 2
-    for _, state, limit, asked, _ in trained:
-        assert (state, limit) == ("COMPLETED", "1-00:00:00") and "gres/gpu:h100=4" in asked
+    for _, state, limit, requested, _ in trained:
+        assert (state, limit) == ("COMPLETED", "1-00:00:00") and "gres/gpu:h100=4" in requested
     record_property(
         "measured",
-        f"the smoke recipe whole: {time.monotonic() - began:.0f} s, of which Snakemake takes {start_up:.1f} s until it"
-        f" knows what to do; {_describe_gaps(cluster, since)}",
+        f"the complete smoke recipe: {time.monotonic() - began:.0f} s, of which Snakemake needs {start_up:.1f} s to"
+        f" build its graph of jobs; {_describe_gaps(cluster, since)}",
     )
 
 
 def _describe_gaps(cluster: Cluster, since: str) -> str:
-    """Seconds from the end of a job until the head submits what waited for it, or for its GPUs.
+    """Seconds from the end of a job until the head submits the next one, which waited for its files or GPUs.
 
-    What is submitted first waits for nothing.
+    Jobs that were submitted before any job ended do not count.
     """
     table = cluster.ask("sacct", "-X", "-n", "-P", "-S", since, "-o", "Submit,Start,End")
     jobs = [[datetime.fromisoformat(moment) for moment in line.split("|")] for line in table.splitlines()]
@@ -57,30 +59,30 @@ def _describe_gaps(cluster: Cluster, since: str) -> str:
     gaps = [min(seconds) for seconds in ended if seconds]
     starts = [(start - submit).total_seconds() for submit, start, _ in jobs]
     return (
-        f"{len(jobs)} jobs; from the end of a job to the submission of the next a median of {median(gaps):.0f} s,"
+        f"{len(jobs)} jobs; from the end of a job to the next submission a median of {median(gaps):.0f} s,"
         f" at most {max(gaps):.0f} s; from submission to start a median of {median(starts):.0f} s"
     )
 
 
-def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
+def test_check_cluster_compares_the_run_with_the_cluster(make_head: MakeHead) -> None:
     fits = make_head(smoke(train={"gpus": 4, "hours": 24}, evaluate={"gpus": 1})).run("check_cluster", "--quiet", "all")
     assert re.search(r"^ok  train_sft, train_dpo +4 x h100, 24 h, 8 GB: would start at", fits.stdout, re.MULTILINE)
-    for what in ("account posttrain", "compute node", "folders on it"):
+    for what in ("account posttrain", "compute node", "folders on the node"):
         assert f"\nok  {what} " in fits.stdout
     (only,) = [line for line in fits.stdout.splitlines() if line.startswith("NO ")]
-    assert only.startswith("NO  GPUs on it") and fits.returncode == 1, "this torch has no GPU"
+    assert only.startswith("NO  GPUs on the node") and fits.returncode == 1, "this torch has no GPU"
 
     unused = make_head(smoke(train={"gpus": 4})).run("check_cluster", "--quiet", "all")
     (only,) = [line for line in unused.stdout.splitlines() if line.startswith("NO ")]
-    assert only.endswith("SLURM is asked for 1 GPUs, and the configuration means 0") and unused.returncode == 1
+    assert only.endswith("GPUs: 1 requested from SLURM, 0 needed by the configuration") and unused.returncode == 1
 
     unfit = make_head(smoke(train={"gpus": 5}, evaluate={"gpus": 1, "hours": 48})).run(
         "check_cluster", "--quiet", "all"
     )
     assert unfit.returncode == 1
-    told = unfit.stdout.splitlines()
+    lines = unfit.stdout.splitlines()
     for begin, words in (
-        ("NO  partition gpu", "up, at most 1-00:00:00, gpu:h100:4; of 1 nodes 1 are idle"),
+        ("NO  partition gpu", "up, time limit 1-00:00:00, gpu:h100:4; nodes: 1 idle"),
         (
             "NO  train_sft, train_dpo",
             "5 x h100, 1 h, 8 GB: allocation failure: Requested node configuration is not available",
@@ -89,27 +91,27 @@ def test_the_cluster_is_checked_against_the_run(make_head: MakeHead) -> None:
             "NO  sample_rejections and 3 more",
             "1 x h100, 48 h, 8 GB: allocation failure: Requested time limit is invalid",
         ),
-        ("NO  GPUs on it", "none"),  # this torch has no GPU
+        ("NO  GPUs on the node", "none"),  # this torch has no GPU
     ):
-        (line,) = [line for line in told if line.startswith(begin)]
+        (line,) = [line for line in lines if line.startswith(begin)]
         assert words in line
 
 
-def test_status_names_the_job_at_work(stage_head: StageHead) -> None:
+def test_status_shows_the_running_job(stage_head: StageHead) -> None:
     head = stage_head()
     process = head.start("sft")
     wait_for_checkpoint(head)
-    told = head.run("status", "--nolock", "--quiet", "all")
-    assert told.returncode == 0, told.stdout
+    status = head.run("status", "--nolock", "--quiet", "all")
+    assert status.returncode == 0, status.stdout
     assert re.search(
-        r"^  sft  running  \d+/300 steps, loss .* tokens/s, .* left .*; checkpoint at step \d+", told.stdout, re.M
+        r"^  sft  running  \d+/300 steps, loss .* tokens/s, .* left .*; checkpoint at step \d+", status.stdout, re.M
     )
-    assert f"  {training_job(head)}  running" in told.stdout
+    assert f"  {training_job(head)}  running" in status.stdout
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
 
 
-def test_two_heads_on_one_folder(make_head: MakeHead) -> None:
+def test_a_second_head_in_the_same_folder_is_refused(make_head: MakeHead) -> None:
     head = make_head(smoke(train={"gpus": 1}))
     first = head.start("sft")
     wait_for("a job", lambda: bool(head.jobs()), seconds=240)
@@ -125,11 +127,11 @@ def test_two_heads_on_one_folder(make_head: MakeHead) -> None:
     [
         ({"gpus": 5}, [], "Requested node configuration is not available"),
         ({"hours": 48}, [], "Requested time limit is invalid"),
-        ({}, ["--default-resources", "slurm_account=nobody"], "The given account nobody appears to be invalid"),
+        ({}, ["--default-resources", "slurm_account=absent"], "The given account absent appears to be invalid"),
     ],
-    ids=["five GPUs of four", "two days of one", "unknown account"],
+    ids=["five GPUs", "two days", "unknown account"],
 )
-def test_what_the_cluster_cannot_give_is_told(
+def test_a_request_that_cannot_be_met_is_reported(
     make_head: MakeHead, resources: dict[str, Any], arguments: list[str], line: str
 ) -> None:
     run = make_head(smoke(train={"gpus": 1} | resources)).run("sft", *arguments)
@@ -138,7 +140,7 @@ def test_what_the_cluster_cannot_give_is_told(
 
 
 def test_nine_evaluations_on_four_of_eight_gpus(two_nodes: Cluster, tmp_path: Path) -> None:
-    """SLURM would give all eight: it is the configuration that asks for four at once, and gets all four."""
+    """SLURM would allot all eight GPUs. The configuration limits the run to four, and the run uses all four."""
     recipe = smoke(gpus=4, evaluate={"gpus": 1}) | {"stages": {}, "datasets": {}}
     section = recipe["benchmarks"]["chain_sum"]
     recipe["benchmarks"] = {
@@ -151,8 +153,8 @@ def test_nine_evaluations_on_four_of_eight_gpus(two_nodes: Cluster, tmp_path: Pa
         time.sleep(0.5)
     end_well(process)
     assert most == 4
-    asked = two_nodes.ask("sacct", "-X", "-n", "-P", "-o", "State,ReqTRES,Comment").splitlines()
-    scored = [line for line in asked if "rule_run_benchmark" in line]
+    table = two_nodes.ask("sacct", "-X", "-n", "-P", "-o", "State,ReqTRES,Comment").splitlines()
+    scored = [line for line in table if "rule_run_benchmark" in line]
     assert len(scored) == 9 and all("COMPLETED" in line and "gres/gpu:h100=1" in line for line in scored)
 
 
@@ -165,30 +167,28 @@ def test_short_jobs_share_an_allocation(make_head: MakeHead, cluster: Cluster) -
     assert jobs == ["COMPLETED|rule_rows_filter_dataset_inspect_rows"] * len(rows)
 
 
-def test_accounting_may_be_gone_for_a_while(make_head: MakeHead, cluster: Cluster) -> None:
+def test_a_run_survives_an_outage_of_accounting(make_head: MakeHead, cluster: Cluster) -> None:
     head = make_head(smoke(train={"gpus": 1}))
     process = head.start("sft")
     wait_for("a job", lambda: bool(head.jobs()), seconds=240)
     cluster.stop_accounting()
-    wait_for(
-        "training to be submitted", lambda: "rule_train_sft" in cluster.ask("squeue", "-h", "-o", "%k"), seconds=240
-    )
+    wait_for("the training job", lambda: "rule_train_sft" in cluster.ask("squeue", "-h", "-o", "%k"), seconds=240)
     time.sleep(10)
     cluster.start_accounting()
     end_well(process)
 
 
-def test_nodes_without_network(cut_off: Cluster, tmp_path: Path) -> None:
+def test_nodes_need_no_network(cut_off: Cluster, tmp_path: Path) -> None:
     head = Head(cut_off, tmp_path, write_recipe(tmp_path, smoke()))
     checked = head.run("check_cluster", "--quiet", "all")
-    assert re.search(r"ok  the hub from it +not reached; no job asks for it", checked.stdout), checked.stdout
+    assert re.search(r"ok  hub from the node +not reachable; no job needs it", checked.stdout), checked.stdout
     score = "results/smoke/scores/base/chain_sum.json"
     run = head.run("sft", score)
     assert run.returncode == 0, run.stdout[-5000:]
     assert read_json(tmp_path / score)["n"] == 16
 
 
-def test_a_stage_on_two_nodes(two_nodes: Cluster, tmp_path: Path) -> None:
+def test_a_stage_trains_on_two_nodes(two_nodes: Cluster, tmp_path: Path) -> None:
     recipe = smoke(train={"gpus": 1, "nodes": 2})
     head = Head(two_nodes, tmp_path, write_recipe(tmp_path, recipe))
     run = head.run("sft")

@@ -1,4 +1,4 @@
-"""Stages in processes that start at once: they are forked from one that has imported the libraries already."""
+"""Run stages in processes that start quickly: they are forked from one that has imported the libraries."""
 
 import multiprocessing
 import os
@@ -9,17 +9,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from scripts.common.config.stage import Method
 from scripts.common.console import run_script
 from tests.common.running import script_command, script_environment
 
-METHODS = ("sft", "dpo", "orpo", "kto", "grpo")
+METHODS: tuple[Method, ...] = ("sft", "dpo", "orpo", "kto", "grpo")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([f"scripts.train.train_{method}" for method in METHODS])
 
 
 def start_stage(method: str, folder: Path, options: dict[str, Any], processes: int = 1) -> list[BaseProcess]:
-    """Start a stage in one process, or in several that train together as torchrun would start them."""
+    """Start a stage in one process, or in several as torchrun does."""
     port = _free_port()
     started: list[BaseProcess] = []
     for rank in range(processes):
@@ -36,7 +37,7 @@ def start_stage(method: str, folder: Path, options: dict[str, Any], processes: i
 
 
 def run_stage(method: str, folder: Path, options: dict[str, Any], processes: int = 1) -> None:
-    """Run a stage to its end."""
+    """Run a stage to its end, and require success."""
     running = start_stage(method, folder, options, processes)
     for process in running:
         process.join(timeout=240)
@@ -45,14 +46,9 @@ def run_stage(method: str, folder: Path, options: dict[str, Any], processes: int
 
 
 def kill_stage(method: str, folder: Path, options: dict[str, Any], processes: int, steps: int, delay: float) -> bool:
-    """Start a stage, and kill its processes so many seconds after some steps. False when it ended before."""
+    """Start a stage, and kill its processes `delay` seconds after some steps. Returns False if it ended before."""
     running = start_stage(method, folder, options, processes)
-    told = len(read_output(folder))
-    deadline = time.monotonic() + 240
-    while read_output(folder)[told:].count("'loss'") < steps and time.monotonic() < deadline:
-        if any(process.exitcode is not None for process in running):
-            break
-        time.sleep(0.01)
+    wait_for_steps(folder, running, steps)
     time.sleep(delay)
     alive = [process.exitcode is None for process in running]
     for process in running:
@@ -61,8 +57,18 @@ def kill_stage(method: str, folder: Path, options: dict[str, Any], processes: in
     return all(alive)
 
 
+def wait_for_steps(folder: Path, running: list[BaseProcess], steps: int) -> None:
+    """Wait until the stages in a folder have logged further steps, or one of the processes has ended."""
+    logged = len(read_output(folder))
+    deadline = time.monotonic() + 240
+    while read_output(folder)[logged:].count("'loss'") < steps and time.monotonic() < deadline:
+        if any(process.exitcode is not None for process in running):
+            return
+        time.sleep(0.01)
+
+
 def read_output(folder: Path) -> str:
-    """All that the stages in a folder have said so far."""
+    """The output of all stages run in a folder so far."""
     path = folder / "output.txt"
     return path.read_text(encoding="utf-8") if path.exists() else ""
 

@@ -1,4 +1,4 @@
-"""TRL's config of a stage: arguments go over our defaults, and wrong ones are refused in time."""
+"""TRL's config of a stage: arguments override our defaults, and wrong ones are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def tokenizer(tiny_model: Path) -> Any:
     return AutoTokenizer.from_pretrained(find_model(tiny_model))
 
 
-def test_arguments_go_over_our_defaults(tmp_path: Path, tokenizer: Any) -> None:
+def test_arguments_override_our_defaults(tmp_path: Path, tokenizer: Any) -> None:
     job = make_job(tmp_path, args={"learning_rate": "1e-5", "save_steps": 7, "max_length": 99})
     args = make_arguments(SFTConfig, job, tokenizer, has_validation=False)
     assert (args.learning_rate, args.save_steps, args.max_length) == (1e-5, 7, 99)
@@ -31,6 +31,43 @@ def test_arguments_go_over_our_defaults(tmp_path: Path, tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("args", "length"),
+    [
+        ({}, 1_024),
+        ({"packing": True}, 1_024),
+        ({"packing": True, "padding_free": True}, 1_024),
+        ({"padding_free": True}, None),
+        ({"padding_free": True, "max_length": 99}, 99),
+    ],
+    ids=str,
+)
+def test_padding_free_rows_are_cut_only_if_max_length_is_set(
+    tmp_path: Path, tokenizer: Any, args: dict[str, Any], length: int | None
+) -> None:
+    arguments = make_arguments(SFTConfig, make_job(tmp_path, args=args), tokenizer, False)
+    assert arguments.max_length == length
+
+
+def test_sft_trains_on_assistant_turns_and_hides_no_loss(tmp_path: Path, tokenizer: Any) -> None:
+    sft = make_arguments(SFTConfig, make_job(tmp_path), tokenizer, False)
+    assert sft.assistant_only_loss and not sft.logging_nan_inf_filter and sft.disable_tqdm
+
+
+def test_a_gpu_is_used_if_there_is_one(tmp_path: Path, tokenizer: Any) -> None:
+    job = make_job(tmp_path)
+    job.__dict__["device"] = "cuda"
+    assert not make_arguments(SFTConfig, job, tokenizer, False).use_cpu
+
+
+def test_wrapped_packing_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    job = make_job(tmp_path, args={"packing": True, "packing_strategy": "wrapped"})
+    with pytest.raises(
+        UserError, match=r"^stages\.mine\.args\.packing_strategy: with wrapped, packed examples see each other"
+    ):
+        make_arguments(SFTConfig, job, tokenizer, False)
+
+
+@pytest.mark.parametrize(
     ("dtype", "args", "bf16"),
     [
         ("float32", {}, False),
@@ -39,7 +76,7 @@ def test_arguments_go_over_our_defaults(tmp_path: Path, tokenizer: Any) -> None:
         ("bfloat16", {"bf16": False}, False),
     ],
 )
-def test_products_are_made_in_the_precision_of_the_run_unless_told(
+def test_products_have_the_precision_of_the_run_unless_bf16_is_set(
     tmp_path: Path, tokenizer: Any, dtype: str, args: dict[str, Any], bf16: bool
 ) -> None:
     job = make_job(tmp_path, args=args)
@@ -53,7 +90,7 @@ def test_arguments_of_dpo(tmp_path: Path, tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("argument", OURS)
-def test_what_is_ours_is_refused(tmp_path: Path, tokenizer: Any, argument: str) -> None:
+def test_arguments_that_the_pipeline_sets_are_refused(tmp_path: Path, tokenizer: Any, argument: str) -> None:
     with pytest.raises(UserError) as caught:
         make_arguments(SFTConfig, make_job(tmp_path, args={argument: 1}), tokenizer, False)
     remedy = "set the stage's strategy" if argument in ("deepspeed", "fsdp", "fsdp_config") else "remove it"
@@ -64,7 +101,7 @@ def test_what_is_ours_is_refused(tmp_path: Path, tokenizer: Any, argument: str) 
     ("config", "argument", "near"),
     [(SFTConfig, "learning_rat", "learning_rate"), (SFTConfig, "max_len", "max_length"), (DPOConfig, "betta", "beta")],
 )
-def test_an_unknown_argument_names_the_nearest(
+def test_an_unknown_argument_suggests_the_nearest(
     tmp_path: Path, tokenizer: Any, config: Any, argument: str, near: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -77,21 +114,21 @@ def test_an_unknown_argument_names_the_nearest(
     [{"lr_scheduler_type": "cosin"}, {"save_strategy": "sometimes"}, {"optim": "adamm"}],
     ids=str,
 )
-def test_a_bad_value_is_one_line(tmp_path: Path, tokenizer: Any, args: dict[str, Any]) -> None:
+def test_a_bad_value_gives_one_line(tmp_path: Path, tokenizer: Any, args: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
         make_arguments(SFTConfig, make_job(tmp_path, args=args), tokenizer, False)
     assert str(caught.value).startswith("stages.mine.args") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("save_steps", "saved"), [(1, 4), (5, 4), (6, 8), (7, 8), (40, 40)])
-def test_grpo_saves_where_new_answers_are_sampled(tmp_path: Path, tokenizer: Any, save_steps: int, saved: int) -> None:
+def test_grpo_saves_when_new_answers_are_sampled(tmp_path: Path, tokenizer: Any, save_steps: int, saved: int) -> None:
     args = {"num_generations": 2, "num_iterations": 2, "steps_per_generation": 4, "gradient_accumulation_steps": 2}
     job = make_job(tmp_path, method="grpo", args=args | {"save_steps": save_steps})
     assert make_arguments(GRPOConfig, job, tokenizer, False).save_steps == saved
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
-def test_a_strategy_of_deepspeed_needs_deepspeed(tmp_path: Path, tokenizer: Any, strategy: str) -> None:
+def test_zero_strategies_need_deepspeed(tmp_path: Path, tokenizer: Any, strategy: str) -> None:
     job = make_job(tmp_path, strategy=strategy)
     if is_deepspeed_available():
         args = make_arguments(SFTConfig, job, tokenizer, False)

@@ -1,7 +1,7 @@
-"""Killed at any moment, a stage goes on from its newest whole checkpoint and ends with the weights of an unbroken run.
+"""A stage killed at any moment resumes from its newest complete checkpoint and ends with the same weights.
 
-Ten pairs of a method and a number of processes, each killed twice on its way: twenty moments, drawn anew in each
-session of tests, since none may matter. The runs are longer than an epoch.
+Each method is killed twice in one process and twice in two, at random moments that differ in every test session, since
+no moment may matter. The runs are longer than an epoch.
 """
 
 import random
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from scripts.common.config.stage import Method
 from scripts.common.files import read_json
 from tests.train.forked import METHODS, kill_stage, read_output, run_stage
 from tests.train.stages import method_options, read_losses
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.long
 STEPS = 30
 KILLS = 2
 
-ARGS: dict[str, dict[str, Any]] = {
+ARGS: dict[Method, dict[str, Any]] = {
     "sft": {"per_device_train_batch_size": 4},
     "dpo": {"per_device_train_batch_size": 4},
     "orpo": {"per_device_train_batch_size": 4},
@@ -29,7 +30,7 @@ ARGS: dict[str, dict[str, Any]] = {
 
 
 PACKED: dict[str, Any] = {"tuning": "lora", "args": {"padding_free": True, "max_length": None}}
-"""Adapters around bfloat16 weights, and examples end to end."""
+"""Adapters around bfloat16 weights, and packed examples."""
 
 
 @pytest.mark.parametrize(
@@ -37,8 +38,8 @@ PACKED: dict[str, Any] = {"tuning": "lora", "args": {"padding_free": True, "max_
     [(method, processes, {}, "float32") for method in METHODS for processes in (1, 2)]
     + [("sft", 1, PACKED, "bfloat16"), ("sft", 1, {"args": PACKED["args"]}, "bfloat16")],
 )
-def test_kills(
-    tmp_path: Path, tiny_model: Path, rows: Path, method: str, processes: int, section: dict[str, Any], dtype: str
+def test_a_killed_stage_ends_with_the_same_weights(
+    tmp_path: Path, tiny_model: Path, rows: Path, method: Method, processes: int, section: dict[str, Any], dtype: str
 ) -> None:
     args = ARGS[method] | {"learning_rate": 1e-3, "max_steps": STEPS, "save_steps": 2} | section.get("args", {})
     section = section | {"args": args, "rewards": {"answer_pattern": r"\w"}}
@@ -52,7 +53,7 @@ def test_kills(
     for _ in range(KILLS):
         steps, delay = moments.randrange(3, 8), moments.uniform(0, 0.1)
         was_alive = kill_stage(method, killed, options, processes, steps, delay)
-        assert was_alive, "it was killed"
+        assert was_alive, "the stage ended before it was killed"
         print(f"{method}, {processes} processes: killed {delay:.2f} s after {steps} steps")
     if not (killed / "stage" / "manifest.json").exists():
         run_stage(method, killed, options, processes)

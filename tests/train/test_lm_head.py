@@ -1,4 +1,4 @@
-"""On a CPU the LM head computes what is trained, in narrow tiles, with the loss and gradients of the plain model."""
+"""On CPUs the LM head computes only trained positions, with the loss and gradients of the plain model."""
 
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from scripts.train.lm_head import CPU_TILE, fit_lm_head
 
 @pytest.fixture(autouse=True)
 def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRL as it is, again afterwards; monkeypatch remembers what it sets."""
+    """Restore TRL after each test: monkeypatch resets what it has set."""
     for name in ("_use_triton", "_CHUNKED_LOGPROB_CHUNK_SIZE"):
         monkeypatch.setattr(trl.trainer.utils, name, getattr(trl.trainer.utils, name))
 
 
 def test_only_trained_positions_are_computed(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
-    monkeypatch.setattr(lm_head, "CPU_TILE", 100)  # so that the tiny model's words take several tiles
+    monkeypatch.setattr(lm_head, "CPU_TILE", 100)  # so that the tiny vocabulary has several tiles
     fit_lm_head("cpu")
     computed = []
     fused = trl.trainer.utils._ChunkedLogProbFunction
@@ -50,12 +50,12 @@ def test_only_trained_positions_are_computed(monkeypatch: pytest.MonkeyPatch, ti
     assert torch.allclose(gradient, expected, atol=1e-6)
 
 
-def test_gpus_keep_what_trl_chose() -> None:
+def test_gpus_keep_the_settings_of_trl() -> None:
     chosen = trl.trainer.utils._use_triton, trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE
     fit_lm_head("cuda")
     assert (trl.trainer.utils._use_triton, trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE) == chosen
 
 
-def test_the_plan_reckons_with_these_tiles() -> None:
+def test_the_plan_uses_the_same_tiles() -> None:
     assert TILE_WORDS == {"cpu": CPU_TILE, "gpu": 32_768}
     assert trl.kernels.chunked_logprob.TOKEN_CHUNK_SIZE == TILE_TOKENS

@@ -1,4 +1,4 @@
-"""The model of a stage: its adapters, its attention, and that what is saved is what was trained."""
+"""The model of a stage: its adapters and its attention."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from scripts.train.model import choose_attention, make_adapters
 from tests.train.stages import make_job
 
 
-def test_adapters_are_those_of_the_stage(tmp_path: Path) -> None:
+def test_adapters_follow_the_stage(tmp_path: Path) -> None:
     assert make_adapters(make_job(tmp_path)) is None
     lora = make_adapters(make_job(tmp_path, tuning="lora", lora={"r": 3, "alpha": 5, "target_modules": ["q_proj"]}))
     assert lora is not None
@@ -40,6 +40,6 @@ def test_attention_without_a_gpu(
     tmp_path: Path, tiny_model: Path, stage: dict[str, Any], changes: dict[str, Any], attention: str
 ) -> None:
     job = make_job(tmp_path, **stage)
-    (tmp_path / "model").mkdir()  # where the parent's manifest, base.json, has its model
+    (tmp_path / "model").mkdir()  # next to the parent's manifest, base.json
     write_json(tmp_path / "model" / "config.json", read_json(find_model(tiny_model) / "config.json") | changes)
     assert choose_attention(job) == attention

@@ -1,4 +1,4 @@
-"""Packed examples do not see each other: their logits are those that each has alone."""
+"""Packed examples do not see each other: each has the same logits as alone."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.train.stages import make_job
 
 
 def _trainer(folder: Path, tiny_model: Path, rows: Path, attention: str, args: dict[str, Any]) -> tuple[Any, Job]:
-    """The trainer of a stage that packs."""
+    """A trainer with these packing arguments, and its job."""
     tokenizer = AutoTokenizer.from_pretrained(find_model(tiny_model))
     job = make_job(folder, args=args | {"per_device_train_batch_size": 4})
     job.__dict__.update(train=rows / "messages.parquet", validation=rows / "no_messages.parquet")
@@ -40,13 +40,13 @@ def _trainer(folder: Path, tiny_model: Path, rows: Path, attention: str, args: d
 def test_packed_logits_equal_separate_ones(
     tmp_path: Path, tiny_model: Path, rows: Path, attention: str, args: dict[str, Any]
 ) -> None:
-    """Through the trainer's own packing and collator, with the attention of the stage."""
+    """With the trainer's packing and collator, and the attention of the stage."""
     trainer, _ = _trainer(tmp_path, tiny_model, rows, attention, args)
     model = trainer.model
     batch = next(iter(trainer.get_train_dataloader()))
     assert "attention_mask" not in batch and batch["input_ids"].shape[0] == 1
     starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), batch["input_ids"].shape[1]]
-    assert len(starts) > 4, "several examples stand in one row"
+    assert len(starts) > 4, "several examples are in one row"
     model.eval()
     torch.set_float32_matmul_precision("highest")
     inputs = {key: value for key, value in batch.items() if key != "labels"}
@@ -57,19 +57,20 @@ def test_packed_logits_equal_separate_ones(
         assert torch.allclose(packed[:, start:end], alone, atol=1e-5)
 
 
-def test_the_check_before_training(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+def test_the_check_before_training_passes(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
     trainer, job = _trainer(tmp_path, tiny_model, rows, "sdpa", {"packing": True, "max_length": 256})
-    assert 0 <= check_packing(trainer, job)["packing_difference"] < 1e-5
+    difference = check_packing(trainer, job)["packing_difference"]
+    assert difference is not None and 0 <= difference < 1e-5
     trainer, job = _trainer(tmp_path, tiny_model, rows, "sdpa", {"max_length": 256})
     assert check_packing(trainer, job) == {"packing_difference": None}, "nothing is packed"
 
 
 def test_attention_that_leaks_is_refused(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
-    """Plain causal attention, of which transformers does not know that it needs a mask."""
+    """Plain causal attention, for which transformers creates no mask."""
     AttentionInterface.register("leaking", sdpa_attention_forward)
     trainer, job = _trainer(tmp_path, tiny_model, rows, "leaking", {"packing": True, "max_length": 256})
     line = r"stages.mine.attention: packed examples see each other: logits differ from separate ones by \d+.\d+%, more"
-    with pytest.raises(UserError, match=rf"^{line} than 0.01%; set another attention, or do not pack$"):
+    with pytest.raises(UserError, match=rf"^{line} than 0.01%; set another attention, or disable packing$"):
         check_packing(trainer, job)
 
 
@@ -77,7 +78,7 @@ def _refuse(*given: Any, **named: Any) -> Any:
     raise RuntimeError("no kernel for this device\nand much more")
 
 
-def test_attention_that_does_not_run_here_is_told(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+def test_attention_that_does_not_run_here_is_reported(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
     AttentionInterface.register("refusing", _refuse)
     trainer, job = _trainer(tmp_path, tiny_model, rows, "refusing", {"packing": True, "max_length": 256})
     with pytest.raises(UserError, match=r"^stages.mine.attention: no kernel for this device; try sdpa$"):

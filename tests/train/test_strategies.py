@@ -1,4 +1,4 @@
-"""What really runs is what was asked for: processes and strategy; and DeepSpeed learns what one process learns."""
+"""The requested processes and strategy are those in use, and DeepSpeed trains as one process does."""
 
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,25 @@ def _section(**stage: Any) -> dict[str, Any]:
     return {"args": {"learning_rate": 1e-3, "max_steps": 6, "per_device_train_batch_size": 8}} | stage
 
 
-def test_processes_that_are_missing_are_told(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+def test_missing_processes_are_reported(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
     options = method_options("sft", tiny_model, rows, _section()) | {"processes": 2}
-    with pytest.raises(UserError, match=r"^stages\.stage: 1 processes train together where 2 were asked for"):
+    with pytest.raises(UserError, match=r"^stages\.stage: 1 processes train together where 2 were requested"):
         call_main("train.train_sft", tmp_path, **options)
 
 
-def test_a_strategy_that_would_not_run_is_told(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
-    """Without GPUs, FSDP becomes plain data parallelism in silence."""
+def test_a_strategy_that_would_not_run_is_reported(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+    """Without GPUs, accelerate silently replaces FSDP with plain data parallelism."""
     options = method_options("sft", tiny_model, rows, _section(strategy="fsdp2"))
     for process in (running := start_stage("sft", tmp_path, options, processes=2)):
         process.join(timeout=120)
     assert [process.exitcode for process in running] == [1, 1]
-    line = "error: stages.stage.strategy: fsdp2 was asked for, and what would run is ddp; FSDP needs GPUs"
+    line = "error: stages.stage.strategy: fsdp2 was requested, but ddp would run; FSDP needs GPUs"
     assert line in read_output(tmp_path).splitlines()
 
 
 @pytest.mark.parametrize(("strategy", "tuning"), [("zero2", "full"), ("zero2", "lora"), ("zero3", "full")])
 @pytest.mark.long
-def test_deepspeed_learns_what_one_process_learns(
+def test_deepspeed_has_the_losses_of_one_process(
     tmp_path: Path, tiny_model: Path, rows: Path, strategy: str, tuning: str
 ) -> None:
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
@@ -55,10 +55,10 @@ def test_deepspeed_learns_what_one_process_learns(
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 @pytest.mark.long
-def test_a_finished_checkpoint_of_deepspeed_is_saved_without_training_on(
+def test_a_final_checkpoint_of_deepspeed_is_not_trained_further(
     tmp_path: Path, tiny_model: Path, rows: Path, strategy: str
 ) -> None:
-    """The last checkpoint stands, but the model could not be saved; then the same is run again."""
+    """The last checkpoint was saved, but not the model. Then the stage runs again."""
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     section = _section(strategy=strategy)
     section["args"] |= {"per_device_train_batch_size": 4, "save_steps": 3}
@@ -68,7 +68,7 @@ def test_a_finished_checkpoint_of_deepspeed_is_saved_without_training_on(
         folder = tmp_path / name
         folder.mkdir()
         if name == "failed":
-            (folder / "stage.parquet").mkdir()  # the table of the steps cannot be written there
+            (folder / "stage.parquet").mkdir()  # so that the table of steps cannot be written
             for process in (running := start_stage("sft", folder, options, processes=2)):
                 process.join(timeout=240)
             assert running[0].exitcode == 1 and not (folder / "stage" / "manifest.json").exists()

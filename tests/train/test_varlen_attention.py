@@ -1,4 +1,4 @@
-"""PyTorch's attention over examples end to end: the kernel runs on GPUs, and one example after another on a CPU."""
+"""Variable length attention over packed examples: GPUs have a kernel, and CPUs compute one example after another."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from scripts.train.varlen_attention import attend_apart
 
 
 def _watched(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
-    """What stands for the kernel, after a look at what the kernel would be given."""
+    """Check the arguments that the kernel would get, and compute its result."""
     bounds, key_bounds, longest, longest_key = given
     assert bounds.dtype == torch.int32 and bounds is key_bounds
     assert longest == longest_key == int(bounds.diff().max())
@@ -56,8 +56,10 @@ def test_packed_examples_do_not_see_each_other(
     ],
     ids=str,
 )
-def test_what_the_kernel_does_not_know_is_refused(wrong: dict[str, Any]) -> None:
+def test_inputs_that_the_kernel_does_not_support_are_refused(wrong: dict[str, Any]) -> None:
     states = torch.zeros(1, 2, 4, 8)
     given = {"query": states, "key": states, "value": states, "attention_mask": None} | wrong
-    with pytest.raises(ValueError, match=r"^varlen_attention (takes one flat row of whole|knows no capped scores)"):
+    with pytest.raises(
+        ValueError, match=r"^varlen_attention (needs one flat row of complete|does not support the capped scores)"
+    ):
         varlen_attention.attend(torch.nn.Identity(), **given)

@@ -1,4 +1,4 @@
-"""One finished smoke run, shared by all tests that look at what a run leaves behind."""
+"""A finished smoke run, shared by all tests that look at the files of a run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the demo claims, held against what it found. Run by `.ci/run` after `make demo`."""
+"""The demo's results support what the README claims. `.ci/run` runs this after `make demo`."""
 
 import json
 from typing import Any
@@ -16,13 +16,13 @@ def comparison() -> dict[tuple[str, str, str], dict[str, Any]]:
     return {(row["benchmark"], row["baseline"], row["model"]): row for row in rows}
 
 
-def test_sft_lifts_exact_match(comparison: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+def test_sft_improves_exact_match(comparison: dict[tuple[str, str, str], dict[str, Any]]) -> None:
     row = comparison["chain_sum", "base", "sft"]
     assert row["metric"] == "exact_match" and row["n"] >= 100
     assert row["difference"] > 0 and row["p_value"] < 0.01
 
 
-def test_dpo_lifts_preference_accuracy(comparison: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+def test_dpo_improves_preference_accuracy(comparison: dict[tuple[str, str, str], dict[str, Any]]) -> None:
     row = comparison["pairs", "sft", "dpo"]
     assert row["metric"] == "preference_accuracy" and row["n"] >= 80
     assert row["difference"] > 0 and row["p_value"] < 0.05

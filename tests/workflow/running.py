@@ -1,4 +1,4 @@
-"""Snakemake as a user starts it, in a folder of its own."""
+"""Run Snakemake as a user does, in a given folder."""
 
 import os
 import re
@@ -17,19 +17,19 @@ _WILDCARDS = re.compile(r"^    wildcards: (.*)$", re.MULTILINE)
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """A recipe as plain data."""
+    """A recipe as a dict."""
     return dict(yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def write_recipe(folder: Path, recipe: dict[str, Any], name: str = "recipe.yaml") -> Path:
-    """A recipe as a file."""
+    """Write a recipe to a file."""
     path = folder / name
     path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     return path
 
 
 def snakemake(folder: Path, *arguments: str | Path, started_in: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake on our Snakefile with `folder` as the working directory; output and errors are in stdout."""
+    """Run Snakemake on our Snakefile with `folder` as the working directory. `stdout` has its output and errors."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--directory", folder]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
@@ -45,7 +45,7 @@ def snakemake(folder: Path, *arguments: str | Path, started_in: Path | None = No
 
 
 def planned_jobs(output: str) -> set[str]:
-    """The jobs of a dry run: the rule's name, and its wildcards' values."""
+    """The jobs of a dry run, each as the name of the rule and the values of its wildcards."""
     jobs = set()
     for rule, body in _JOB.findall(output):
         wildcards = _WILDCARDS.search(body)

@@ -1,4 +1,4 @@
-"""Bad input: one clear line, before anything runs where that is possible, and never a traceback."""
+"""Bad input is reported in one clear line, before anything runs if possible, and never with a traceback."""
 
 import copy
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.workflow.running import planned_jobs, read_recipe, snakemake, write_r
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """The smoke recipe with values set by their dotted path."""
+    """The smoke recipe with values set by dotted paths."""
     recipe = copy.deepcopy(read_recipe("smoke"))
     for path, value in changes.items():
         section = recipe
@@ -25,7 +25,7 @@ REFUSED = [
     ({"stages.dpo.parent": "sft"}, "stages.dpo.parent: unknown key"),
     ({"benchmarks.chain_sum.shot": 5}, "benchmarks.chain_sum.shot: unknown key; did you mean 'shots'?"),
     ({"stages.dpo.from": "stf"}, "stages.dpo.from: unknown stage 'stf'; did you mean 'sft'?"),
-    ({"stages.sft.from": "dpo"}, "stages.sft.from: sft needs dpo, which needs sft; a circle has no beginning"),
+    ({"stages.sft.from": "dpo"}, "stages.sft.from: sft needs dpo, which needs sft; break this circle"),
     ({"benchmarks.chain_sum.task": "chain_sums"}, "lm-eval knows no task 'chain_sums'; did you mean 'chain_sum'?"),
     ({"datasets.pairs.source.model": "stf"}, "datasets.pairs.source.model: unknown stage 'stf'"),
 ]
@@ -40,12 +40,41 @@ def test_is_refused_before_anything_runs(tmp_path: Path, changes: dict[str, Any]
     assert planned_jobs(run.stdout) == set()
 
 
+SUMS = "work/smoke/datasets/sums"
+ALONE = {"benchmark_overlap": "ignore"}
+"""Filters of rows that need no benchmark."""
+
 FAILING = [
-    ({"datasets.sums.source": {"kind": "file", "path": "nowhere/*.jsonl"}}, "sft", "no file matches nowhere/*.jsonl"),
-    ({"datasets.sums.filters": {"max_tokens": 5}}, "sft", "no row is left to train on after filtering"),
-    ({"model.source": {"kind": "file", "path": "."}}, "sft", "no config.json in it"),
-    ({"benchmarks.chain_sum.metric": "exact"}, "chain_sum", "has no metric 'exact'; did you mean 'exact_match'?"),
-    ({"stages.sft.args.learning_rat": 1}, "sft", "no such field; did you mean 'learning_rate'?"),
+    (
+        {"datasets.sums.source": {"kind": "file", "path": "nowhere/*.jsonl"}},
+        f"{SUMS}/source.parquet",
+        "no file matches nowhere/*.jsonl",
+    ),
+    (
+        {"datasets.sums.filters": {"max_tokens": 5} | ALONE},
+        f"{SUMS}/train.parquet",
+        "no row is left to train on after filtering",
+    ),
+    (
+        {"model.source": {"kind": "file", "path": "."}},
+        "work/smoke/models/base/manifest.json",
+        "it has no config.json",
+    ),
+    (
+        {"benchmarks.traps": {"task": "piqa", "metric": "acc", "source": {"kind": "file", "path": "nowhere"}}},
+        "work/smoke/benchmarks/traps/manifest.json",
+        "benchmarks.traps.source.path: nowhere is not a folder",
+    ),
+    (
+        {"benchmarks.chain_sum.metric": "exact"},
+        "results/smoke/scores/base/chain_sum.json",
+        "has no metric 'exact'; did you mean 'exact_match'?",
+    ),
+    (
+        {"stages.sft.args.learning_rat": 1},
+        "work/smoke/stages/sft.json",
+        "no such field; did you mean 'learning_rate'?",
+    ),
 ]
 
 

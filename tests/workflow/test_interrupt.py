@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of training: the next run goes on from there."""
+"""After Ctrl-C in the middle of training, the next run resumes from the checkpoint."""
 
 import copy
 import os
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.long
 STEPS = 120
 
 
-def test_next_run_goes_on_after_ctrl_c(tmp_path: Path) -> None:
+def test_the_next_run_resumes_after_ctrl_c(tmp_path: Path) -> None:
     recipe = copy.deepcopy(read_recipe("smoke"))
     recipe["stages"]["sft"]["args"] |= {"max_steps": STEPS, "save_strategy": "no"}
     path = write_recipe(tmp_path, recipe)
     command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--directory", tmp_path]
     arguments: list[str | Path] = ["sft", "--configfile", path, "--cores", "2"]
-    # A session of its own, so that the signal reaches Snakemake and its jobs as a terminal's Ctrl-C does, but not us.
+    # In a new session, so that the signal reaches Snakemake and its jobs, as Ctrl-C in a terminal does, but not pytest.
     run = subprocess.Popen(
         list(map(str, [*command, *arguments])), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )

@@ -1,4 +1,4 @@
-"""Runs that are less than a whole post-training: only an evaluation of the base, and data from a local file."""
+"""Runs with fewer steps: only an evaluation of the base model, and only a data set from a local file."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from tests.workflow.running import planned_jobs, read_recipe, snakemake, write_r
 pytestmark = pytest.mark.slow
 
 
-def test_evaluation_of_the_base_alone_gives_a_report(tmp_path: Path) -> None:
+def test_an_evaluation_of_only_the_base_gives_a_report(tmp_path: Path) -> None:
     recipe = copy.deepcopy(read_recipe("smoke")) | {"stages": {}, "datasets": {}}
     run = snakemake(tmp_path, "--configfile", write_recipe(tmp_path, recipe), "--cores", "2")
     assert run.returncode == 0, run.stdout[-3000:]
@@ -19,13 +19,14 @@ def test_evaluation_of_the_base_alone_gives_a_report(tmp_path: Path) -> None:
     assert (tmp_path / "results/smoke/report.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_changed_local_file_is_seen(tmp_path: Path) -> None:
+def test_a_changed_local_file_reruns_the_data_set(tmp_path: Path) -> None:
     turns = [[{"role": "user", "content": str(i)}, {"role": "assistant", "content": "x"}] for i in range(9)]
     rows = [{"messages": messages} for messages in turns]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows[:8]))
     recipe = copy.deepcopy(read_recipe("smoke"))
-    recipe["datasets"]["sums"] = {"source": {"kind": "file", "path": "rows.jsonl"}}
+    alone = {"benchmark_overlap": "ignore"}
+    recipe["datasets"]["sums"] = {"source": {"kind": "file", "path": "rows.jsonl"}, "filters": alone}
     arguments: list[str | Path] = [
         "work/smoke/datasets/sums/train.parquet",
         "--configfile",

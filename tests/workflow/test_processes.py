@@ -1,4 +1,4 @@
-"""A stage on two GPUs, or on two machines: two processes share the batch, and learn what one learns. Here on CPUs."""
+"""A stage on two GPUs or two machines, here on CPUs: two processes share the batch and learn what one learns."""
 
 import copy
 import os
@@ -25,7 +25,7 @@ def test_two_processes_learn_what_one_learns(finished: Path, tmp_path: Path) -> 
 
 
 SRUN = """#!/bin/sh
-# Stands for SLURM's: starts the command once for each of --nodes, all on this machine.
+# In place of SLURM's srun: starts the command once for each of --nodes, all on this machine.
 nodes=$2
 while [ "$1" != torchrun ]; do shift; done
 for node in $(seq "$nodes"); do "$@" & tasks="$tasks $!"; done
@@ -43,18 +43,18 @@ def _write_two_machines(folder: Path) -> Path:
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="SLURM is installed here, so two machines are not refused")
 def test_two_machines_without_slurm_are_refused(tmp_path: Path) -> None:
     refused = snakemake(tmp_path, "sft", "--configfile", _write_two_machines(tmp_path), "--cores", "2")
-    assert "error: resources.train.nodes: 2 machines are joined by SLURM's srun, which is not here" in refused.stdout
+    assert "error: resources.train.nodes: 2 machines need SLURM's srun, which is not installed here" in refused.stdout
 
 
 def test_two_machines_learn_what_one_learns(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command that SLURM would run, with a torchrun for each machine that meet at an address."""
+    """The command that SLURM would run: one torchrun for each machine, connected through a rendezvous address."""
     path = _write_two_machines(tmp_path)
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "srun").write_text(SRUN)
     (tools / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", str(os.getpid()))  # its last digits make the port
+    monkeypatch.setenv("SLURM_JOB_ID", str(os.getpid()))  # its last digits determine the port
     run = snakemake(tmp_path, "sft", "--configfile", path, "--cores", "2")
     assert run.returncode == 0, run.stdout[-3000:]
     steps = "results/smoke/training/sft.parquet"

@@ -1,4 +1,4 @@
-"""One knob at a time: exactly what depends on it runs again."""
+"""After a change of one key, exactly the jobs that depend on it run again."""
 
 import copy
 from pathlib import Path
@@ -18,13 +18,13 @@ COMPARISON = (
 
 
 def _scores(model: str) -> set[str]:
-    """What a model is scored by, but for the pairs."""
+    """The jobs that score a model, except on the pairs."""
     benchmarks = {f"run_benchmark {model} {benchmark}" for benchmark in ("chain_sum", "traps")}
     return benchmarks | _answers(model)
 
 
 def _answers(model: str) -> set[str]:
-    """What becomes of the held-out conversations."""
+    """The jobs for a model's answers to the held-out conversations."""
     return {f"generate_responses {model} sums", f"score_responses {model} sums", "write_examples"}
 
 
@@ -37,7 +37,7 @@ FILTERED = SFT | _answers("base") | {"filter_dataset sums", "inspect_rows sums 0
 SEED = SFT | _scores("base") | {"filter_dataset sums", "filter_dataset more_sums"}
 SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")}
 
-KNOBS: list[tuple[str, Any, set[str]]] = [
+CHANGES: list[tuple[str, Any, set[str]]] = [
     ("stages.dpo.args.beta", 0.2, DPO | {"check_stage dpo"}),
     ("stages.sft.args.learning_rate", 2e-3, SFT | {"check_stage sft"}),
     ("stages.sft.seed", 8, SFT),
@@ -57,13 +57,13 @@ KNOBS: list[tuple[str, Any, set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("knob", "value", "expected"), KNOBS, ids=[knob for knob, _, _ in KNOBS])
-def test_reruns_what_depends_on_the_knob(
-    finished: Path, tmp_path: Path, knob: str, value: Any, expected: set[str]
+@pytest.mark.parametrize(("changed", "value", "expected"), CHANGES, ids=[changed for changed, _, _ in CHANGES])
+def test_a_change_reruns_what_depends_on_it(
+    finished: Path, tmp_path: Path, changed: str, value: Any, expected: set[str]
 ) -> None:
     recipe = copy.deepcopy(read_recipe("smoke"))
     section = recipe
-    *path, key = knob.split(".")
+    *path, key = changed.split(".")
     for name in path:
         section = section.setdefault(name, {})
     assert section.get(key) != value

@@ -1,4 +1,4 @@
-"""The whole way on the smallest model: every artefact is there, says where it comes from, and is not made twice."""
+"""A complete run on the smallest model: every artefact exists, records its origin, and is not made again."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ KEYS = {
 }  # fmt: skip
 
 
-def test_leaves_a_report(finished: Path) -> None:
+def test_there_is_a_report(finished: Path) -> None:
     pdf = finished / "results/smoke/report.pdf"
     assert pdf.read_bytes().startswith(b"%PDF")
     for figure in ("funnel", "lengths", "training", "scores"):
@@ -22,12 +22,12 @@ def test_leaves_a_report(finished: Path) -> None:
             assert (finished / f"results/smoke/figures/{figure}.{kind}").stat().st_size > 1000
 
 
-def test_leaves_cards_of_data_and_models(finished: Path) -> None:
+def test_there_are_cards_of_data_sets_and_models(finished: Path) -> None:
     results = finished / "results/smoke"
     card = json.loads((results / "data/pairs.json").read_text())
     assert card["summary"]["tokens"]["splits"]["test"]["rows"] == 8
     page = (results / "models/dpo.md").read_text()
-    # DPO's model stands on both data sets, and says so.
+    # The DPO model was trained on both data sets.
     assert "## Data set sums" in page and "## Data set pairs" in page
 
 
@@ -38,7 +38,7 @@ def test_check_data_shows_the_trained_span(finished: Path) -> None:
     assert "Answer: " in run.stdout.split("\u27e6")[1].split("<|im_end|>\u27e7")[0]
 
 
-def test_compares_each_stage_with_parent_and_base(finished: Path) -> None:
+def test_each_stage_is_compared_with_its_parent_and_the_base(finished: Path) -> None:
     rows = json.loads((finished / "results/smoke/comparison.json").read_text())
     assert all(set(row) == KEYS for row in rows)
     compared = {(row["benchmark"], row["baseline"], row["model"]) for row in rows}
@@ -46,7 +46,7 @@ def test_compares_each_stage_with_parent_and_base(finished: Path) -> None:
     assert compared == {(benchmark, *pair) for benchmark in ("chain_sum", "traps", "pairs", "sums") for pair in pairs}
 
 
-def test_every_manifest_says_what_made_it(finished: Path) -> None:
+def test_every_manifest_records_versions_inputs_and_costs(finished: Path) -> None:
     found = [*finished.glob("work/smoke/**/manifest.json"), *finished.glob("work/smoke/**/source.json")]
     manifests = [path for path in found if "checkpoints" not in path.parts]
     assert len(manifests) == 3 + 3 + 3 + 2  # models, downloads or samples, filtered data sets, benchmarks
@@ -65,14 +65,14 @@ def test_trained_models_differ_from_their_parents(finished: Path) -> None:
     assert facts["sft"]["steps"] == 8 and facts["dpo"]["steps"] == 4
 
 
-def test_second_run_has_nothing_to_do(finished: Path) -> None:
+def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
     run = snakemake(finished, "--configfile", RECIPES / "smoke.yaml", "--cores", "2")
     assert run.returncode == 0
     assert "Nothing to be done" in run.stdout
     assert planned_jobs(run.stdout) == set()
 
 
-def test_snakemake_report_holds_the_figures(finished: Path) -> None:
+def test_snakemakes_own_report_contains_the_figures(finished: Path) -> None:
     page = finished / "report.html"
     run = snakemake(finished, "--configfile", RECIPES / "smoke.yaml", "--report", page)
     assert run.returncode == 0, run.stdout[-3000:]

@@ -1,4 +1,4 @@
-"""A stage that would take ten minutes and has one: it ends in time, over two attempts, and the report says so."""
+"""A stage that needs ten minutes and may take one ends in time, over two attempts, and the report says so."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ LIMIT = 60.0
 MINUTES = 10
 
 
-def test_a_stage_keeps_its_time(finished: Path, tmp_path: Path) -> None:
+def test_a_stage_keeps_its_time_limit(finished: Path, tmp_path: Path) -> None:
     steps = pq.read_table(finished / "results/smoke/training/sft.parquet").to_pylist()
     pace = sorted(row["seconds"] for row in steps if row["seconds"] is not None)[3]
     recipe = copy.deepcopy(read_recipe("smoke"))
@@ -62,6 +62,6 @@ def test_a_stage_keeps_its_time(finished: Path, tmp_path: Path) -> None:
         if row["learning_rate"] is not None
     ]
     assert len(rates) == facts["steps"]
-    assert rates[0] == pytest.approx(rate, rel=0.01) and rates[-1] < 0.05 * rate, "it came to its end"
+    assert rates[0] == pytest.approx(rate, rel=0.01) and rates[-1] < 0.05 * rate, "the schedule is complete"
     report = re.sub(r"\s+", " ", (tmp_path / "results/smoke/report.md").read_text().replace("\\", ""))
-    assert "its schedule was cut, and it ended at step" in report and "in 2 attempt(s)" in report
+    assert "it completed the schedule of the learning rate at step" in report and "in 2 attempt(s)" in report
