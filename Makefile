@@ -88,7 +88,7 @@ lint: $(VENV)/.development ## check code and words with ruff, snakefmt, mypy, co
 	$(BIN)/codespell
 	$(BIN)/snakemake --lint
 
-mutate: $(VENV)/.development ## plant faults in the modules that claims depend on, and count those that tests notice (hours)
+mutate: $(VENV)/.development ## plant faults in the code behind the results, and count those that tests notice (hours)
 	@OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(CORES)
 	@$(BIN)/python -m tests.mutation
 

@@ -108,7 +108,7 @@ rule inspect_rows:
         row_type=lambda wildcards: cfg.row_type(wildcards.dataset),
         config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].filters),
         shards=lambda wildcards: cfg.datasets[wildcards.dataset].shards,
-        benchmarks=lambda wildcards: cfg.compared_benchmarks(wildcards.dataset),
+        benchmarks=lambda wildcards, input: cfg.compared_benchmarks(wildcards.dataset),
     shell:
         "exec env {params.offline} python -m scripts.data.inspect_rows --name {wildcards.dataset} --row-type {params.row_type}"
         " --config {params.config:q} --shard {wildcards.shard} --shards {params.shards} --rows {input.rows}"
@@ -149,7 +149,7 @@ rule filter_dataset:
         row_type=lambda wildcards: cfg.row_type(wildcards.dataset),
         config=lambda wildcards: as_json(cfg.datasets[wildcards.dataset].identity()),
         seed=cfg.run.seed,
-        benchmarks=lambda wildcards: cfg.compared_benchmarks(wildcards.dataset),
+        benchmarks=lambda wildcards, input: cfg.compared_benchmarks(wildcards.dataset),
     shell:
         "exec python -m scripts.data.filter_dataset --name {wildcards.dataset} --row-type {params.row_type}"
         " --config {params.config:q} --seed {params.seed} --rows {input.rows} --inspected {input.inspected}"

@@ -249,7 +249,9 @@ rule collect_results:
         "../envs/posttrain.yaml"
     params:
         run=cfg.run.name,
-        answered=expand("{model}:{dataset}", model=cfg.models, dataset=cfg.held_out_conversations),
+        answered=lambda wildcards, input: expand(
+            "{model}:{dataset}", model=cfg.models, dataset=cfg.held_out_conversations
+        ),
     shell:
         "exec python -m scripts.evaluate.collect_results --run {params.run} --models {input.models}"
         " --logs {input.logs} --scores {input.scores} --answers {input.answers} --answered {params.answered} --comparison {input.comparison}"

@@ -2,5 +2,5 @@
 
 import logging
 
-# Where it is installed, other libraries import it, and it would tell each job which of its kernels this machine lacks.
+# If it is installed, other libraries import it, and it warns in each job about kernels that this machine lacks.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

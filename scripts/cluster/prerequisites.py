@@ -112,4 +112,4 @@ def check_disk(config: Config, paths: RunPaths) -> Finding:
     # A saved model has at most 4 bytes a weight (float32).
     needed = shape.parameters * 4 * (1 + len(config.stages)) + max(checkpoints.values(), default=0)
     found = f"{free / 1e9:,.0f} GB free in {paths.work}, about {needed / 1e9:,.1f} GB needed"
-    return Finding("disk", found, "" if free > needed else "free some space, or put work/ on a larger disk")
+    return Finding("disk", found, "" if free > needed else "free up space, or put work/ on a larger disk")

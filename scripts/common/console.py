@@ -106,7 +106,7 @@ def run_script(main: Callable[[], None]) -> None:
         if not any(words in str(error) for words in NO_SPACE):
             raise
         where = getattr(error, "filename", None) or "the disk"
-        say(f"error: {where}: no space left; free some, or set run.cache to a larger disk", always=True)
+        say(f"error: {where}: no space left; free up space, or set run.cache to a larger disk", always=True)
         sys.exit(1)
     except KeyboardInterrupt:
         say("interrupted; the next run resumes from here")

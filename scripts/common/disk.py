@@ -18,5 +18,5 @@ def require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise UserError(
             f"{folder}: {needed / 1e9:.1f} GB are needed, and only {free / 1e9:.1f} GB are free; "
-            "free some, or set run.cache to a larger disk"
+            "free up space, or set run.cache to a larger disk"
         )

@@ -205,9 +205,7 @@ class StageFacts(TrainedFacts, SavedFacts):
 
 BaseManifest = Manifest[Section, BaseFacts]
 SourceManifest = Manifest[Section, SourceFacts]
-BenchmarkManifest = Manifest[Section, BenchmarkFacts]
 StageManifest = Manifest[StageConfig, StageFacts]
-ModelManifest = BaseManifest | StageManifest
 
 
 TrainingStep = Mapping[str, float | None]

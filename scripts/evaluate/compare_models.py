@@ -56,9 +56,7 @@ def main() -> None:
         artefact="comparison",
         name="comparison",
         config={"alpha": options.alpha, "seed": options.seed, "margins": options.margins},
-        inputs={
-            f"{model} on {benchmark}": path for (model, benchmark), path in zip(scores, options.scores, strict=True)
-        },
+        inputs={" on ".join(one.name): one.path for one in read},
         facts={"comparisons": len(rows), "test": "exact McNemar, or sign-flip permutation; Holm over all"},
     )
     write_json(options.manifest, manifest)

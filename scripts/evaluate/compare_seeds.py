@@ -37,9 +37,8 @@ def main() -> None:
     groups: list[SeedGroup] = options.comparisons
 
     wanted = {model for group in groups for pair in group["pairs"] for model in pair}
-    read = zip(read_scores(options.scores, options.items), options.scores, strict=True)
-    kept = [(one, path) for one, path in read if one.score["model"] in wanted]
-    scores = {one.name: one for one, _ in kept}
+    read = read_scores(options.scores, options.items, wanted)
+    scores = {one.name: one for one in read}
     rows = compare_all(scores, groups, options.alpha, options.seed)
     write_json(options.output, rows)
     say(f"compare_seeds: {len(rows)} comparisons")
@@ -47,7 +46,7 @@ def main() -> None:
         artefact="comparison",
         name="seed_comparison",
         config={"alpha": options.alpha, "seed": options.seed, "comparisons": groups},
-        inputs={" on ".join(one.name): path for one, path in kept},
+        inputs={" on ".join(one.name): one.path for one in read},
         facts={"comparisons": len(rows), "test": "margins of items and of seeds joined; Holm over all"},
     )
     write_json(options.manifest, manifest)

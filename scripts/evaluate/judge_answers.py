@@ -139,7 +139,7 @@ def make_client(judge: Judge) -> httpx2.Client:
             raise UserError(f"judge.key_variable: {judge.key_variable} is not set in the environment; export it")
         if not key.isascii() or not key.isprintable():
             raise UserError(
-                f"judge.key_variable: {judge.key_variable} contains characters that no key has; set it again"
+                f"judge.key_variable: {judge.key_variable} has characters that are not allowed in a key; set it again"
             )
         headers["Authorization"] = f"Bearer {key}"
     return httpx2.Client(headers=headers, timeout=judge.seconds)

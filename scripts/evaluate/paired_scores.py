@@ -1,6 +1,7 @@
 """Scores with their items, for paired comparisons."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from scripts.common.records import Item, Score
 
 @dataclass(frozen=True)
 class ItemScores:
-    """A model's score on a benchmark, and the score of each item by key."""
+    """A model's score on a benchmark with its file, and the score of each item by key."""
 
+    path: Path
     score: Score
     items: dict[str, float]
 
@@ -22,11 +24,19 @@ class ItemScores:
         return self.score["model"], self.score["benchmark"]
 
 
-def read_scores(scores: list[Path], items: list[Path]) -> list[ItemScores]:
-    """Read scores and their items; both lists have the same order."""
+def read_scores(scores: list[Path], items: list[Path], models: Collection[str] | None = None) -> list[ItemScores]:
+    """Read the scores of some models, or of all, with their items. Both lists of files have the same order.
+
+    Raises:
+        UserError: the lists differ in length.
+    """
+    if len(scores) != len(items):
+        raise UserError(f"--scores has {len(scores)} files, and --items has {len(items)}; give the items of each score")
+    read: list[tuple[Path, Score, Path]] = [(path, read_json(path), of) for path, of in zip(scores, items, strict=True)]
     return [
-        ItemScores(read_json(score), number_items(read_json_lines(path)))
-        for score, path in zip(scores, items, strict=True)
+        ItemScores(path, score, number_items(read_json_lines(of)))
+        for path, score, of in read
+        if models is None or score["model"] in models
     ]
 
 

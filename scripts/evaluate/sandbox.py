@@ -184,7 +184,7 @@ def find_sandbox(may_do_without: bool = False) -> Sandbox:
     if may_do_without:
         return Sandbox("none")
     raise UserError(
-        f"no sandbox for programs that a model wrote works here ({'; '.join(reasons)}); install bubblewrap, remove the "
+        f"no sandbox for generated programs works here ({'; '.join(reasons)}); install bubblewrap, remove the "
         "benchmark, or set its unsafe_code to run them as your own user"
     )
 

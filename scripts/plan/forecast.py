@@ -14,7 +14,7 @@ from scripts.plan.rates import add_up, cost_of
 from scripts.plan.rows import Rows, bound_lengths, read_rows
 from scripts.plan.shape import Shape, find_shape
 from scripts.plan.steps import check_numbers, count_steps, max_length, setting
-from scripts.plan.throughput import find_pace, read_runs
+from scripts.plan.throughput import find_throughput, read_runs
 from scripts.plan.work import count_sequences, count_work, cut_rows, make_batch
 
 
@@ -85,7 +85,7 @@ def _plan_stage(config: Config, name: str, shape: Shape | None, paths: RunPaths,
     if shape and trained is not None:
         adapters = trained if stage.tuning != "full" else 0
         done = count_work(stage, rows, schedule, shape.cost(adapters)) if schedule else None
-        pace = find_pace(
+        pace = find_throughput(
             stage, _device_of(config), shape.parameters, read_runs(paths.models_of_all_runs(), but=paths.model(name))
         )
         batch = make_batch(stage, rows, schedule)
@@ -118,7 +118,7 @@ def _plan_stage(config: Config, name: str, shape: Shape | None, paths: RunPaths,
         "memory_bytes": size,
         "memory_is": memory_is,
         "memory_limit_bytes": memory_limit,
-        "pace": pace.source if pace else f"unknown: {_explain_pace(config, trained is not None)}",
+        "pace": pace.source if pace else f"unknown: {_explain_throughput(config, trained is not None)}",
         "hours": hours,
         "hours_limit": limit,
         **cost_of(config, hours, processes if config.resources.train.gpus else 0),
@@ -136,8 +136,8 @@ def _device_of(config: Config) -> str | None:
     return config.plan.gpu if config.resources.train.gpus else "CPU"
 
 
-def _explain_pace(config: Config, is_counted: bool) -> str:
-    """Why the pace of a stage is unknown."""
+def _explain_throughput(config: Config, is_counted: bool) -> str:
+    """Why the throughput of a stage is unknown."""
     if not is_counted:
         return "the number of trained parameters is unknown"
     if not config.resources.train.gpus:
@@ -180,10 +180,10 @@ def _read_used(manifest: Path) -> StageUse | None:
         "steps": facts["steps"],
         "epochs": facts["epochs"],
         "tokens": facts["tokens"],
-        "flops": facts["flops"],
+        "flops": facts.get("flops"),
         "hours": facts["train_seconds"] / 3600,
         "memory_bytes": described["peak_gpu_memory_bytes"] or described["peak_memory_bytes"],
-        "energy_kwh": facts["energy_kwh"],
+        "energy_kwh": facts.get("energy_kwh"),
         "trainable_parameters": facts["trainable_parameters"],
         "device": described["device"],
     }

@@ -162,8 +162,8 @@ def _benchmark_columns(plan: RunPlan) -> list[Column[BenchmarkPlan]]:
     return [
         Column("benchmark", lambda b: b["name"], True),
         Column("items", lambda b: mark(b["rows_are"], integer(b["rows"]))),
-        Column("read", lambda b: mark("expected", magnitude(b["read_tokens"]))),
-        Column("written", lambda b: mark("at most", magnitude(b["generated_tokens"])) if b["answers"] else "-"),
+        Column("tokens in", lambda b: mark("expected", magnitude(b["read_tokens"]))),
+        Column("tokens out", lambda b: mark("at most", magnitude(b["generated_tokens"])) if b["answers"] else "-"),
         Column("GB", lambda b: gigabytes(b["memory_bytes"])),
         Column("of", lambda b: gigabytes(b["memory_limit_bytes"])),
         Column("FLOPs", lambda b: operations(b["flops"])),
@@ -226,7 +226,7 @@ def _explain(plan: RunPlan) -> list[str]:
     """The sources of each stage's numbers and of benchmark hours, and how to measure unknown ones."""
     lines = []
     for stage in plan["stages"]:
-        sources = [f"rows {stage['rows_are']}", f"tokens {stage['tokens_are']}", f"pace {stage['pace']}"]
+        sources = [f"rows {stage['rows_are']}", f"tokens {stage['tokens_are']}", f"throughput {stage['pace']}"]
         if not {stage["rows_are"], stage["tokens_are"]} <= {"measured", "expected"}:
             sources.append("`snakemake data` measures rows and tokens, or set the data set's `expected`")
         lines.append(f"{stage['name']}: {'; '.join(sources)}")

@@ -121,7 +121,7 @@ def count_steps(name: str, stage: Stage, sequences: int, processes: int) -> Sche
         divide = _floor_divide if drop_last else _ceil_divide
         batches = divide(divide(sequences, per_device), processes)
     if not batches:
-        raise UserError(f"stages.{name}: its rows do not fill a batch of {effective}; give it more rows")
+        raise UserError(f"stages.{name}: its rows do not fill a batch of {effective}; add rows or reduce it")
     steps_per_epoch = max(1, _ceil_divide(batches, accumulation))
     wanted = setting(stage, "max_steps")
     steps = wanted if wanted > 0 else math.ceil(setting(stage, "num_train_epochs") * steps_per_epoch)

@@ -1,4 +1,4 @@
-"""The pace of a stage in model FLOP/s per process, measured in finished runs or else assumed."""
+"""The throughput of a stage in model FLOP/s per process, measured in finished runs or else assumed."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from scripts.common.gpus import find_gpu
 from scripts.common.records import StageManifest
 
 TABLE = Path(__file__).with_name("throughput.yaml")
-"""Assumed paces."""
+"""Assumed throughputs."""
 
 ALIKE = 4
 """Largest ratio between the parameters of two models that are considered similar."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """The pace of one process.
+class Throughput:
+    """The throughput of one process.
 
     Args:
         flops: model FLOP/s.
@@ -44,8 +44,8 @@ def read_runs(manifests: list[Path], but: Path) -> list[StageManifest]:
     return [manifest for manifest in read if manifest["facts"].get("flops") and manifest["facts"]["train_seconds"]]
 
 
-def find_pace(stage: Stage, device: str | None, parameters: int, runs: list[StageManifest]) -> Pace | None:
-    """The pace of a stage; None if nothing is known.
+def find_throughput(stage: Stage, device: str | None, parameters: int, runs: list[StageManifest]) -> Throughput | None:
+    """The throughput of a stage; None if nothing is known.
 
     A finished run is similar if device, method, tuning, packing and checkpointing are equal and the model has a similar
     size. Of several, the one nearest in size is used, and of those the newest.
@@ -62,13 +62,13 @@ def find_pace(stage: Stage, device: str | None, parameters: int, runs: list[Stag
         facts = best["facts"]
         assert facts["flops"] is not None  # `read_runs` omits all others
         pace = facts["flops"] / facts["train_seconds"] / facts["processes"]
-        return Pace(pace, True, f"measured by {best['name']}, {best['created'][:10]}, {best['device']}")
+        return Throughput(pace, True, f"measured by {best['name']}, {best['created'][:10]}, {best['device']}")
     gpu = find_gpu(device) if device else None
     if gpu is None:
         return None
     wanted = {"method": stage.method, "tuning": stage.tuning, "packed": stage.is_packed and stage.method == "sft"}
     entry = next((entry for entry in _table()["mfu"] if wanted.items() <= entry.items()), None)
-    return Pace(entry["mfu"] * gpu.flops, False, f"MFU {entry['mfu']:.1%}: {entry['source']}") if entry else None
+    return Throughput(entry["mfu"] * gpu.flops, False, f"MFU {entry['mfu']:.1%}: {entry['source']}") if entry else None
 
 
 def seconds_a_token() -> float:

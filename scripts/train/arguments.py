@@ -128,7 +128,7 @@ def build_arguments(config: type[Arguments], args: dict[str, Any], settings: dic
         if argument not in known:
             raise UserError(f"{where}.{argument}: TRL's config has no such field{nearest(argument, known)}")
     if args.get("packing_strategy") == "wrapped":
-        raise UserError(f"{where}.packing_strategy: with wrapped, packed examples see each other; use bfd")
+        raise UserError(f"{where}.packing_strategy: with wrapped, packed examples attend to each other; use bfd")
     try:
         return config(**settings)
     except (TypeError, ValueError, ImportError) as error:

@@ -106,7 +106,7 @@ def check_packing(trainer: Trainer, job: Job) -> PackingFacts:
         None if nothing is packed, or if the weights are sharded already.
 
     Raises:
-        UserError: packed examples see each other, or the attention does not run here.
+        UserError: packed examples attend to each other, or the attention does not run here.
     """
     if not job.stage.is_packed or job.stage.strategy in ("zero3", "fsdp2"):
         return {"packing_difference": None}
@@ -127,7 +127,7 @@ def check_packing(trainer: Trainer, job: Job) -> PackingFacts:
     tolerance = PACKING_TOLERANCE["bfloat16" if job.stage.tuning == "qlora" else job.dtype]
     if not difference <= tolerance:
         raise UserError(
-            f"stages.{job.name}.attention: packed examples see each other: logits differ from separate ones by "
+            f"stages.{job.name}.attention: packed examples attend to each other: logits differ from separate ones by "
             f"{difference:.2%}, more than {tolerance:.2%}; set another attention, or disable packing"
         )
     return {"packing_difference": difference}

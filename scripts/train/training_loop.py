@@ -42,7 +42,7 @@ def fit(trainer: Trainer, job: Job) -> FitFacts:
     take_lock(job)
     checkpoint = newest_checkpoint(job.checkpoints)
     if checkpoint is not None:
-        say(f"{job.label}: going on from {checkpoint.name}")
+        say(f"{job.label}: resuming from {checkpoint.name}")
     elif job.is_main:
         shutil.rmtree(job.tensorboard, ignore_errors=True)
         report_other_checkpoints(job)
@@ -62,7 +62,7 @@ def fit(trainer: Trainer, job: Job) -> FitFacts:
         budget.write()
     if watch.stopped_by is not None and trainer.state.global_step < trainer.state.max_steps:
         step = trainer.state.global_step
-        say(f"{job.label}: stopped at step {step}; the next run goes on from there")
+        say(f"{job.label}: stopped at step {step}; the next run resumes there")
         sys.exit(128 + watch.stopped_by)
     return {
         **used,
@@ -123,8 +123,8 @@ def check_processes(trainer: Trainer, job: Job) -> StrategyFacts:
     accelerator = trainer.accelerator
     if accelerator.num_processes != job.processes:
         raise UserError(
-            f"stages.{job.name}: {accelerator.num_processes} processes train together where {job.processes} were "
-            "requested; each would train its own model. Check resources.train"
+            f"stages.{job.name}: {accelerator.num_processes} processes train together, but resources.train requests "
+            f"{job.processes}; each would train its own model"
         )
     if trainer.args.n_gpu > 1:
         raise UserError(

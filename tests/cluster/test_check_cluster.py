@@ -450,6 +450,6 @@ def test_a_disk_that_is_too_small_is_reported(config: Config, paths: RunPaths, m
     # Qwen3-4B: three models with 4 bytes a weight. One stage trains at a time, with two checkpoints of 14.
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000_000_000))
     finding = check_disk(config, paths)
-    assert "about 160.9 GB needed" in finding.found and finding.advice.startswith("free some")
+    assert "about 160.9 GB needed" in finding.found and finding.advice.startswith("free up space")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=200_000_000_000))
     assert check_disk(config, paths).advice == ""

@@ -88,7 +88,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, log: str) -> None:
     run = _run(tmp_path, FULL_DISK, "--log", log)
     assert run.returncode != 0
     errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "no space left; free some, or set run.cache to a larger disk" in errors[0]
+    assert len(errors) == 1 and "no space left; free up space, or set run.cache to a larger disk" in errors[0]
     assert "Traceback" not in run.stderr
 
 
@@ -96,7 +96,7 @@ def test_a_full_disk_is_recognised_in_torchs_message(tmp_path: Path) -> None:
     """torch.save only reports that too few bytes were written; its message does not mention the disk."""
     run = _run(tmp_path, "import torch; torch.save(torch.zeros(100_000), '/dev/full')", "--log", "x.log")
     assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("error: the disk: no space left; free some")
+    assert run.stderr.splitlines()[-1].startswith("error: the disk: no space left; free up space")
 
 
 def test_other_system_errors_are_not_reported_as_a_full_disk(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Scores of two models on the same items."""
 
+from pathlib import Path
+
 import numpy as np
 
 from scripts.evaluate.paired_scores import ItemScores
@@ -16,4 +18,5 @@ def make_pairs(both: int, lost: int, gained: int, neither: int) -> tuple[Values,
 
 def make_item_scores(model: str, items: dict[str, float], protocol: str = "five shots") -> ItemScores:
     """A model's scores of some items of benchmark `b`."""
-    return ItemScores(change(make_score(model, "b", "acc", 0.5), protocol={"prompt": protocol}), items)
+    score = change(make_score(model, "b", "acc", 0.5), protocol={"prompt": protocol})
+    return ItemScores(Path(f"{model}.json"), score, items)

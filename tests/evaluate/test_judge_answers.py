@@ -195,7 +195,7 @@ def test_bad_rubrics_keys_and_addresses_are_reported_in_one_line(
     Endpoint.replies[:] = [(200, "YES")]
     monkeypatch.setenv("WISE_KEY", "sk-sécret")
     with pytest.raises(
-        UserError, match=r"^judge\.key_variable: WISE_KEY contains characters that no key has; set it again$"
+        UserError, match=r"^judge\.key_variable: WISE_KEY has characters that are not allowed in a key; set it again$"
     ):
         _run(tmp_path, endpoint, key_variable="WISE_KEY")
     with pytest.raises(UserError, match=r"^judge\.url: http://host:80a/v1 cannot be reached: "):

@@ -21,8 +21,16 @@ def test_scores_and_items_are_matched_by_order(tmp_path: Path) -> None:
         write_json_lines(items[-1], [{"key": "x", "score": value}])
     read = read_scores(scores, items)
     assert [(one.name, one.items) for one in read] == [(("sft", "sums"), {"x": 1.0}), (("base", "sums"), {"x": 0.0})]
-    with pytest.raises(ValueError, match="shorter"):
+    assert [one.path for one in read] == scores
+    with pytest.raises(UserError, match=r"--scores has 2 files, and --items has 1; give the items of each score"):
         read_scores(scores, items[:1])
+
+
+def test_items_of_other_models_are_not_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "b.json", make_score("base", "b", "acc", 0.5))
+    assert read_scores([tmp_path / "b.json"], [tmp_path / "missing.jsonl"], {"sft"}) == []
+    with pytest.raises(FileNotFoundError):
+        read_scores([tmp_path / "b.json"], [tmp_path / "missing.jsonl"], {"sft", "base"})
 
 
 def test_equal_rows_are_separate_items(tmp_path: Path) -> None:

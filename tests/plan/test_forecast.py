@@ -123,7 +123,7 @@ def test_the_pace_comes_from_another_run(tmp_path: Path) -> None:
 
 
 def test_unknown_values_are_null(tmp_path: Path) -> None:
-    """The number of wrong answers of a model is only bounded, and the pace on a CPU is unknown."""
+    """The number of wrong answers of a model is only bounded, and the throughput on a CPU is unknown."""
     plan = forecast(read_config("recipes/smoke.yaml", tmp_path), tmp_path)
     dpo = plan["stages"]["dpo"]
     assert (dpo["rows"], dpo["rows_are"]) == (24 - 4 - 8, "at most")
@@ -209,7 +209,7 @@ def test_hours_of_grpo_are_an_upper_bound(tmp_path: Path) -> None:
 
 
 def test_recomputed_activations_add_time_only_to_an_assumed_pace(tmp_path: Path) -> None:
-    """They cost one forward pass, a third of training. A measured pace already includes them."""
+    """They cost one forward pass, a third of training. A measured throughput already includes them."""
     again = {"args": {"gradient_checkpointing": True}}
     assumed = known_stage(tmp_path, again)
     assert assumed["hours"] == pytest.approx(assumed["flops"] * 4 / 3 / (2 * 0.105 * PEAK) / 3600)
@@ -240,7 +240,7 @@ def test_gpu_hours_count_the_gpus_of_all_machines(tmp_path: Path) -> None:
 
 
 def test_limits_are_those_of_training_jobs(tmp_path: Path) -> None:
-    """On CPUs the memory limit is that of the job, and the pace is unknown."""
+    """On CPUs the memory limit is that of the job, and the throughput is unknown."""
     resources = {"train": {"memory_gb": 3, "hours": 5}, "evaluate": {"memory_gb": 7, "hours": 9}}
     planned = known_stage(tmp_path, resources=resources)
     assert (planned["memory_limit_bytes"], planned["hours_limit"], planned["hours"]) == (3e9, 5, None)

@@ -124,7 +124,7 @@ def test_long_rows_are_packed_as_in_trl(strategy: str) -> None:
 
 
 def test_too_few_rows_for_a_batch_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^stages\.mine: its rows do not fill a batch of 8; give it more rows$"):
+    with pytest.raises(UserError, match=r"^stages\.mine: its rows do not fill a batch of 8; add rows or reduce it$"):
         count_steps("mine", make_stage(args={"dataloader_drop_last": True}), 7, 1)
 
 

@@ -1,4 +1,4 @@
-"""The pace of a stage is measured in a similar run, or else assumed."""
+"""The throughput of a stage is measured in a similar run, or else assumed."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +10,7 @@ from scripts.common.config import Stage
 from scripts.common.files import write_json
 from scripts.common.paths import RunPaths
 from scripts.common.records import StageManifest
-from scripts.plan.throughput import TABLE, find_pace, read_runs
+from scripts.plan.throughput import TABLE, find_throughput, read_runs
 from tests.plan.stages import make_manifest, make_stage
 
 PARAMETERS = 4_000_000_000
@@ -27,7 +27,7 @@ def make_run(
 
 
 def test_a_measured_run_overrides_an_assumption() -> None:
-    pace = find_pace(make_stage(), "H100", PARAMETERS, [make_run("mine")])
+    pace = find_throughput(make_stage(), "H100", PARAMETERS, [make_run("mine")])
     assert pace is not None and pace.is_measured and pace.flops == 3e14
     assert pace.source == "measured by mine, 2026-11-22, 2 x NVIDIA H100 80GB HBM3"
 
@@ -45,7 +45,7 @@ def test_a_measured_run_overrides_an_assumption() -> None:
     ids=str,
 )
 def test_dissimilar_runs_are_ignored(changes: dict[str, Any]) -> None:
-    pace = find_pace(make_stage(), "H100", PARAMETERS, [make_run("other", **changes)])
+    pace = find_throughput(make_stage(), "H100", PARAMETERS, [make_run("other", **changes)])
     assert pace is not None and not pace.is_measured
     assert pace.flops == pytest.approx(0.105 * 989.4e12)
 
@@ -63,7 +63,7 @@ def test_a_model_of_four_times_the_size_is_similar(tuning: str, parameters: int,
     """Adapters, here with a billion parameters, do not count."""
     facts = {"parameters": parameters, "trainable_parameters": 10**9}
     run = make_run("other", config={"tuning": tuning}, facts=facts)
-    pace = find_pace(make_stage(tuning=tuning), "H100", PARAMETERS, [run])
+    pace = find_throughput(make_stage(tuning=tuning), "H100", PARAMETERS, [run])
     assert pace is not None and pace.is_measured is counts
 
 
@@ -84,7 +84,7 @@ def test_runs_with_measured_flops_are_read(tmp_path: Path) -> None:
 
 def test_packed_rows_have_another_assumed_pace() -> None:
     for args, share in (({}, 0.105), ({"packing": True}, 0.35), ({"padding_free": True}, 0.35)):
-        pace = find_pace(make_stage(args=args), "H100", PARAMETERS, [])
+        pace = find_throughput(make_stage(args=args), "H100", PARAMETERS, [])
         assert pace is not None and pace.flops == pytest.approx(share * 989.4e12)
 
 
@@ -94,13 +94,13 @@ def test_the_run_nearest_in_size_is_used_and_then_the_newest() -> None:
         make_run("new", created="2026-11-23T10:00:00"),
         make_run("larger", facts={"parameters": 2 * PARAMETERS}, created="2026-11-24T10:00:00"),
     ]
-    pace = find_pace(make_stage(), "H100", PARAMETERS, runs)
+    pace = find_throughput(make_stage(), "H100", PARAMETERS, runs)
     assert pace is not None and pace.source.startswith("measured by new")
 
 
 @pytest.mark.parametrize("device", [None, "CPU", "Radeon"])
 def test_unknown_devices_have_no_assumed_pace(device: str | None) -> None:
-    assert find_pace(make_stage(), device, PARAMETERS, []) is None
+    assert find_throughput(make_stage(), device, PARAMETERS, []) is None
 
 
 def test_every_method_and_tuning_has_an_assumed_pace() -> None:

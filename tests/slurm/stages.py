@@ -67,7 +67,7 @@ def logged_steps(log: str) -> list[int]:
 
 def resumed_step(log: str) -> int | None:
     """The step from which a job of the stage resumed; None if it started from step 0, or has not logged it yet."""
-    found = re.search(r"going on from checkpoint-(\d+)", log)
+    found = re.search(r"resuming from checkpoint-(\d+)", log)
     return int(found[1]) if found else None
 
 

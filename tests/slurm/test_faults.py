@@ -81,7 +81,7 @@ def test_a_stage_resumes_after_a_time_limit(
     head = stage_head(steps, hours=1 / 60)
     # The number of allocations depends on the load of this machine.
     output = end_well(head.start("sft", "--retries", "12"), seconds=2400)
-    assert "going on from checkpoint-" in output and "Trying to restart job" in output
+    assert "resuming from checkpoint-" in output and "Trying to restart job" in output
     record_property("measured", f"time limit of a minute: {describe_allocations(head)}")
     assert hash_of_weights(head) == unlimited
 
@@ -167,7 +167,7 @@ def test_a_stage_resumes_after_a_full_disk(
             os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(work).free - 2_000_000)
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 1
-        assert re.search(r"error: .*no space left; free some, or set run.cache to a larger disk", output), output[
+        assert re.search(r"error: .*no space left; free up space, or set run.cache to a larger disk", output), output[
             -5000:
         ]
         logged = logged_steps(output)

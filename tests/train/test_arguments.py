@@ -62,7 +62,7 @@ def test_a_gpu_is_used_if_there_is_one(tmp_path: Path, tokenizer: Any) -> None:
 def test_wrapped_packing_is_refused(tmp_path: Path, tokenizer: Any) -> None:
     job = make_job(tmp_path, args={"packing": True, "packing_strategy": "wrapped"})
     with pytest.raises(
-        UserError, match=r"^stages\.mine\.args\.packing_strategy: with wrapped, packed examples see each other"
+        UserError, match=r"^stages\.mine\.args\.packing_strategy: with wrapped, packed examples attend to each other"
     ):
         make_arguments(SFTConfig, job, tokenizer, False)
 

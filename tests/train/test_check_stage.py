@@ -54,7 +54,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "sft",
         {"args": {"packing_strategy": "wrapped"}},
-        "stages.mine.args.packing_strategy: with wrapped, packed examples see each other; use bfd",
+        "stages.mine.args.packing_strategy: with wrapped, packed examples attend to each other; use bfd",
     ),
     (
         "dpo",

@@ -57,7 +57,7 @@ def test_a_killed_stage_ends_with_the_same_weights(
         print(f"{method}, {processes} processes: killed {delay:.2f} s after {steps} steps")
     if not (killed / "stage" / "manifest.json").exists():
         run_stage(method, killed, options, processes)
-        assert "going on from checkpoint-" in read_output(killed)
+        assert "resuming from checkpoint-" in read_output(killed)
     weights = [
         read_json(folder / "stage" / "manifest.json")["facts"]["weights_sha256"] for folder in (unbroken, killed)
     ]

@@ -1,4 +1,4 @@
-"""Packed examples do not see each other: each has the same logits as alone."""
+"""Packed examples do not attend to each other: each has the same logits as alone."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -69,8 +69,8 @@ def test_attention_that_leaks_is_refused(tmp_path: Path, tiny_model: Path, rows:
     """Plain causal attention, for which transformers creates no mask."""
     AttentionInterface.register("leaking", sdpa_attention_forward)
     trainer, job = _trainer(tmp_path, tiny_model, rows, "leaking", {"packing": True, "max_length": 256})
-    line = r"stages.mine.attention: packed examples see each other: logits differ from separate ones by \d+.\d+%, more"
-    with pytest.raises(UserError, match=rf"^{line} than 0.01%; set another attention, or disable packing$"):
+    line = r"stages.mine.attention: packed examples attend to each other: logits differ from separate ones by \d+.\d+%"
+    with pytest.raises(UserError, match=rf"^{line}, more than 0.01%; set another attention, or disable packing$"):
         check_packing(trainer, job)
 
 

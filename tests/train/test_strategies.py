@@ -20,7 +20,7 @@ def _section(**stage: Any) -> dict[str, Any]:
 
 def test_missing_processes_are_reported(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
     options = method_options("sft", tiny_model, rows, _section()) | {"processes": 2}
-    with pytest.raises(UserError, match=r"^stages\.stage: 1 processes train together where 2 were requested"):
+    with pytest.raises(UserError, match=r"^stages\.stage: 1 processes train together, but resources.train requests 2"):
         call_main("train.train_sft", tmp_path, **options)
 
 

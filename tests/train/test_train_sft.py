@@ -160,13 +160,13 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, finished: Path,
     (checkpoint,) = (tmp_path / "sft" / "checkpoints").glob("*/checkpoint-*")
     stopped_at = int(checkpoint.name.removeprefix("checkpoint-"))
     assert 5 <= stopped_at < 31
-    assert said.splitlines()[-1] == f"train_sft sft: stopped at step {stopped_at}; the next run goes on from there"
+    assert said.splitlines()[-1] == f"train_sft sft: stopped at step {stopped_at}; the next run resumes there"
     assert not (tmp_path / "sft" / "manifest.json").exists() and not (tmp_path / "sft.parquet").exists()
 
     # A kill while saving leaves a folder with a higher number, without the trainer's state.
     (checkpoint.parent / "checkpoint-30").mkdir()
     run_stage("sft", tmp_path, options)
-    assert f"train_sft sft: going on from checkpoint-{stopped_at}" in read_output(tmp_path).splitlines()
+    assert f"train_sft sft: resuming from checkpoint-{stopped_at}" in read_output(tmp_path).splitlines()
     assert _facts(tmp_path)["resumed_from"] == stopped_at
     assert _facts(tmp_path)["weights_sha256"] == _facts(finished)["weights_sha256"]
     losses = [read_losses(folder / "sft.parquet") for folder in (tmp_path, finished)]

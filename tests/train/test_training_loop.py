@@ -257,7 +257,9 @@ def test_a_stage_resumes_from_its_newest_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("processes", [1, 3])
 def test_another_number_of_processes_than_requested_is_refused(tmp_path: Path, processes: int) -> None:
     job = _job(tmp_path, processes=2)
-    with pytest.raises(UserError, match=rf"^stages\.mine: {processes} processes train together where 2 were requested"):
+    with pytest.raises(
+        UserError, match=rf"^stages\.mine: {processes} processes train together, but resources.train requests 2"
+    ):
         fit(_loop(job, processes=processes), job)
 
 

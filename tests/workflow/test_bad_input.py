@@ -25,7 +25,7 @@ REFUSED = [
     ({"stages.dpo.parent": "sft"}, "stages.dpo.parent: unknown key"),
     ({"benchmarks.chain_sum.shot": 5}, "benchmarks.chain_sum.shot: unknown key; did you mean 'shots'?"),
     ({"stages.dpo.from": "stf"}, "stages.dpo.from: unknown stage 'stf'; did you mean 'sft'?"),
-    ({"stages.sft.from": "dpo"}, "stages.sft.from: sft needs dpo, which needs sft; break this circle"),
+    ({"stages.sft.from": "dpo"}, "stages.sft.from: sft needs dpo, which needs sft; break this circular dependency"),
     ({"benchmarks.chain_sum.task": "chain_sums"}, "lm-eval knows no task 'chain_sums'; did you mean 'chain_sum'?"),
     ({"datasets.pairs.source.model": "stf"}, "datasets.pairs.source.model: unknown stage 'stf'"),
 ]

@@ -40,6 +40,6 @@ def test_the_next_run_resumes_after_ctrl_c(tmp_path: Path) -> None:
 
     again = snakemake(tmp_path, *arguments, "--rerun-incomplete")
     assert again.returncode == 0, again.stdout[-3000:]
-    assert f"going on from {checkpoints[0].name}" in again.stdout
+    assert f"resuming from {checkpoints[0].name}" in again.stdout
     assert f"{STEPS}/{STEPS} steps" in again.stdout
     assert not checkpoints[0].exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scripts.common.config.loader import load_config
 from tests.workflow.running import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), REPOSITORY / "profiles" / "README.md"])
@@ -49,13 +50,18 @@ def test_workflows_and_hooks_run_what_exists() -> None:
     for path in sorted((REPOSITORY / ".github" / "workflows").glob("*.yml")):
         jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
         commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-        started |= {command.removeprefix("make ") for command in commands}
-    assert started == {"lint", "test", "demo"} and started <= targets
+        started |= {command.removeprefix("make ") for command in commands if command.startswith("make ")}
+    assert started == {"lint", "test", "demo", "test-long", "test-vllm"} and started <= targets
     hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
     pins = (REPOSITORY / "envs" / "requirements-dev.txt").read_text(encoding="utf-8")
     for hook in hooks:
         tool = hook["entry"].split()[0].removeprefix(".venv/bin/")
         assert f"\n{tool}==" in pins
+
+
+def test_the_example_of_the_readme_is_valid() -> None:
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert load_config(yaml.safe_load(example)).run.name == "mine"
 
 
 def test_versions_agree() -> None:

@@ -71,3 +71,10 @@ def test_a_change_reruns_what_depends_on_it(
     run = snakemake(finished, "--configfile", write_recipe(tmp_path, recipe), "-n")
     assert run.returncode == 0, run.stdout[-3000:]
     assert planned_jobs(run.stdout) == expected
+
+
+def test_the_order_of_benchmarks_reruns_nothing(finished: Path, tmp_path: Path) -> None:
+    recipe = copy.deepcopy(read_recipe("smoke"))
+    recipe["benchmarks"] = dict(reversed(recipe["benchmarks"].items()))
+    run = snakemake(finished, "--configfile", write_recipe(tmp_path, recipe), "-n")
+    assert run.returncode == 0 and planned_jobs(run.stdout) == set(), run.stdout[-3000:]

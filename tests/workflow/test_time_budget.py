@@ -49,7 +49,7 @@ def test_a_stage_keeps_its_time_limit(finished: Path, tmp_path: Path) -> None:
 
     second = snakemake(tmp_path, *arguments, "--rerun-incomplete")
     assert second.returncode == 0, second.stdout[-3000:]
-    assert "going on from checkpoint-" in second.stdout
+    assert "resuming from checkpoint-" in second.stdout
     facts = json.loads((tmp_path / "work/smoke/models/sft/manifest.json").read_text())["facts"]
     budget = facts["budget"]
     print(f"planned {budget['planned']} steps of {pace:.3f} s, did {facts['steps']} in {budget['seconds']:.1f} s")

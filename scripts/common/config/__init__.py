@@ -13,12 +13,10 @@ from scripts.common.config.benchmark import (
     LmEvalBenchmark,
     OwnBenchmark,
 )
-from scripts.common.config.comparison import Comparison, SeedGroup
+from scripts.common.config.comparison import SeedGroup
 from scripts.common.config.dataset import (
     FORMATS,
     Dataset,
-    DatasetSource,
-    Expected,
     FileDataset,
     Format,
     HubDataset,
@@ -32,31 +30,23 @@ from scripts.common.config.dataset import (
 from scripts.common.config.filters import STEPS, Filters
 from scripts.common.config.judge import Judge
 from scripts.common.config.model import FileModel, HubModel, Model, ModelSource, PackageModel, RandomModel
-from scripts.common.config.plan import Plan
-from scripts.common.config.plot import Colour, Plot
+from scripts.common.config.plot import Plot
 from scripts.common.config.report import Report
-from scripts.common.config.resources import JobResources, Resources, TrainResources
+from scripts.common.config.resources import JobResources, TrainResources
 from scripts.common.config.responses import Responses
 from scripts.common.config.root import BASE, Config
-from scripts.common.config.run import Run
 from scripts.common.config.stage import ROW_TYPE_BY_METHOD, Lora, Rewards, Stage
-from scripts.common.config.verification import ANSWER_PATTERN, VERIFY, Verify
+from scripts.common.config.verification import Verify
 
 __all__ = [
-    "ANSWER_PATTERN",
     "BASE",
     "FORMATS",
     "ROW_TYPE_BY_METHOD",
     "STEPS",
-    "VERIFY",
     "Benchmark",
     "BenchmarkSource",
-    "Colour",
-    "Comparison",
     "Config",
     "Dataset",
-    "DatasetSource",
-    "Expected",
     "FileBenchmark",
     "FileDataset",
     "FileModel",
@@ -77,16 +67,13 @@ __all__ = [
     "OwnBenchmark",
     "PackageDataset",
     "PackageModel",
-    "Plan",
     "Plot",
     "RandomModel",
     "RejectionsDataset",
     "Report",
-    "Resources",
     "Responses",
     "Rewards",
     "RowType",
-    "Run",
     "Sample",
     "SeedGroup",
     "Stage",

@@ -217,4 +217,4 @@ def _find_circle(config: Config) -> Iterator[str]:
             where = f"stages.{first}.{'from' if config.stages[first].parent in circle else 'dataset'}"
         begin, *rest = reversed(circle)
         chain = f"{begin} needs {', which needs '.join(rest)}"
-        yield f"{where}: {chain}; break this circle by starting one of them from something else"
+        yield f"{where}: {chain}; break this circular dependency by starting one of them from something else"
