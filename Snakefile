@@ -37,6 +37,7 @@ onstart:
 
 
 onsuccess:
+    report_outcomes()
     end_at_once()
 
 

@@ -10,9 +10,11 @@ from scripts.cluster.head import list_failures, refuse_second_head
 from scripts.common.config.loader import check_names, load_config
 from scripts.common.environment import prepare_environment, require_engines
 from scripts.common.errors import UserError
+from scripts.common.files import hash_json
 from scripts.common.jobs import OFFLINE, QUIET, assign, compute_environment, cpu_threads, job_resources
 from scripts.common.paths import OWN_TASKS, REPOSITORY, RunPaths
 from scripts.common.targets import READ_ONLY_TARGETS
+from scripts.evaluate.expectations import list_outcomes
 from scripts.evaluate.tasks import check_tasks
 
 
@@ -96,6 +98,12 @@ def report_failures():
     if not only_reads():
         lines = list_failures(paths, STARTED, keeps_going=workflow.execution_settings.keep_going)
         print("\n".join(lines), file=sys.stderr, end="\n" if lines else "")
+
+
+def report_outcomes():
+    """List what became of the expectations, if they were tested since the start."""
+    lines = list_outcomes(paths.comparison, STARTED)
+    print("\n".join(lines), file=sys.stderr, end="\n" if lines else "")
 
 
 def end_at_once():

@@ -164,8 +164,29 @@ rule score_responses:
         " --log {log}"
 
 
+# The stages wait for it, but with `ancient`, so a changed expectation trains nothing again.
+rule register_expectations:
+    output:
+        expectations=update(paths.expectations),
+    log:
+        paths.log("register_expectations"),
+    priority: 100
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        expectations=json.dumps(cfg.expected_changes),
+        # Snakemake does not compare parameters that depend on the output, so only changed expectations run this again.
+        sha256=lambda wildcards, output: hash_json(cfg.as_dict()),
+        stages=lambda wildcards, output: [paths.model(stage).parent for stage in cfg.stages],
+    shell:
+        "exec python -m scripts.evaluate.register_expectations --expectations {params.expectations:q}"
+        " --config-sha256 {params.sha256} --stages {params.stages} --output {output.expectations} --log {log}"
+
+
 rule compare_models:
     input:
+        expectations=paths.expectations,
         scores=all_scores(),
         by_item=all_items(),
     output:
@@ -183,12 +204,13 @@ rule compare_models:
         pairs=[f"{baseline}:{model}" for baseline, model in cfg.comparisons],
     shell:
         "exec python -m scripts.evaluate.compare_models --alpha {params.alpha} --seed {params.seed}"
-        " --margins {params.margins:q} --pairs {params.pairs} --scores {input.scores} --items {input.by_item}"
+        " --margins {params.margins:q} --pairs {params.pairs} --expectations {input.expectations} --scores {input.scores} --items {input.by_item}"
         " --output {output.comparison} --manifest {output.manifest} --log {log}"
 
 
 rule compare_seeds:
     input:
+        expectations=paths.expectations,
         scores=all_scores(),
         by_item=all_items(),
     output:
@@ -205,7 +227,7 @@ rule compare_seeds:
         comparisons=json.dumps(cfg.seed_comparisons),
     shell:
         "exec python -m scripts.evaluate.compare_seeds --alpha {params.alpha} --seed {params.seed}"
-        " --comparisons {params.comparisons:q} --scores {input.scores} --items {input.by_item}"
+        " --comparisons {params.comparisons:q} --expectations {input.expectations} --scores {input.scores} --items {input.by_item}"
         " --output {output.comparison} --manifest {output.manifest} --log {log}"
 
 

@@ -13,6 +13,7 @@ rule write_report:
         logs=expand(paths.training_log("{stage}"), stage=cfg.models[1:]),
         scores=expand(paths.score("{model}", "{name}"), name=cfg.scores, model=cfg.models),
         by_item=expand(paths.items("{model}", "{name}"), name=cfg.scores, model=cfg.models),
+        expectations=paths.expectations,
         comparison=paths.comparison,
         seed_comparison=paths.seed_comparison,
         abilities=paths.abilities,
@@ -33,7 +34,7 @@ rule write_report:
         "exec python -m scripts.report.write_report --config {params.config:q} --run {params.run} --seed {params.seed}"
         " --alpha {params.alpha} --template {input.template:q} --words {input.words:q} --cards {input.cards}"
         " --models {input.models} --forecast {input.forecast} --logs {input.logs} --scores {input.scores}"
-        " --items {input.by_item} --comparison {input.comparison} --seed-comparison {input.seed_comparison}"
+        " --items {input.by_item} --expectations {input.expectations} --comparison {input.comparison} --seed-comparison {input.seed_comparison}"
         " --abilities {input.abilities} --figures {input.figures} --output {output.report}"
         " --log {log}"
 

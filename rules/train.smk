@@ -29,6 +29,7 @@ rule check_stage:
 
 rule train_sft:
     input:
+        registered=ancient(paths.expectations),
         checked=paths.checked_stage("{stage}"),
         parent=lambda wildcards: paths.model(cfg.stages[wildcards.stage].parent),
         train=lambda wildcards: paths.rows(cfg.stages[wildcards.stage].dataset, "train"),

@@ -48,7 +48,7 @@ def describe(
         "inputs": {label: hash_file(path) for label, path in sorted(inputs.items())},
         "facts": facts,
         "versions": list_versions(),
-        "git_commit": _git_commit(),
+        "git_commit": find_commit(),
         "device": find_device(),
         "seconds": round(time.monotonic() - _started, 1),
         "peak_memory_bytes": _peak_memory(),
@@ -79,7 +79,7 @@ def find_device() -> str:
     return f"CPU ({platform.machine()})"
 
 
-def _git_commit() -> str | None:
+def find_commit() -> str | None:
     """Commit of the pipeline's checkout, with `+` if tracked files differ from it; None outside a git repository."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:

@@ -116,6 +116,11 @@ class RunPaths:
         return self.results / "training" / f"{stage}.parquet"
 
     @property
+    def expectations(self) -> Path:
+        """What training should change, as registered before it began."""
+        return self.results / "expectations.json"
+
+    @property
     def forecast(self) -> Path:
         """Estimate of what the stages need, from the filtered rows."""
         return self.results / "training" / "forecast.json"

@@ -7,7 +7,7 @@ Shares are from 0 to 1, intervals are at 95 % unless a record says otherwise, an
 from collections.abc import Mapping
 from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
-from scripts.common.config import RowType, SeedGroup
+from scripts.common.config import Expected, ExpectedChange, RowType, SeedGroup
 
 Section = Mapping[str, Any]
 """A section of the configuration as JSON types."""
@@ -338,6 +338,12 @@ class Item(TypedDict):
     score: float
 
 
+class BenchmarkItem(Item):
+    """An answer to a question of a benchmark. `is_readable` is whether a filter that extracts found anything in it."""
+
+    is_readable: NotRequired[bool]
+
+
 class PreferenceItem(Item):
     """A held-out pair. `answer` is the rejected side. Log-probabilities are sums over tokens, in nats."""
 
@@ -425,15 +431,46 @@ class Score(ScoreSummary):
 Verdict = Literal["improved", "worsened", "held", "no difference found"]
 
 
+FamilyName = Literal["all", "confirmatory", "exploratory"]
+"""Comparisons that are corrected together: those that were expected, those that were not, or all of a run."""
+
+Outcome = Literal["confirmed", "not confirmed", "contradicted"]
+
+
 class Conclusion(TypedDict):
     """The conclusion of a comparison, after Holm's correction over its family."""
 
+    family: FamilyName
+    expected: Expected | None
+    outcome: Outcome | None
     p_adjusted: float
     verdict: Verdict
 
 
+class Contribution(TypedDict):
+    """Number of items, and how much their scores changed, as a part of the mean difference."""
+
+    items: int
+    difference: float
+
+
+class Origin(TypedDict):
+    """Where a difference comes from, by the baseline's answers: not readable, read and wrong, or read and right.
+
+    An answer is right if its score is 1. The three parts of the difference add up to it.
+    """
+
+    unreadable: Contribution
+    wrong: Contribution
+    right: Contribution
+
+
 class PairedDifference(TypedDict):
-    """A model against a baseline, item by item. The interval is at 1 - alpha."""
+    """A model against a baseline, item by item. The interval is at 1 - alpha.
+
+    `origin` is null if the benchmark has no filter that extracts answers. `p_margin` is the p value of a drop by the
+    margin or more, and `p_beyond` that of any smaller drop.
+    """
 
     benchmark: str
     metric: str
@@ -443,16 +480,32 @@ class PairedDifference(TypedDict):
     baseline_score: float
     model_score: float
     difference: float
+    origin: Origin | None
     ci_low: float
     ci_high: float
     smallest_difference: float
     margin: float | None
     is_held: bool | None
+    p_margin: float | None
+    p_beyond: float | None
     p_value: float
 
 
 class Comparison(PairedDifference, Conclusion):
     """A row of `comparison.json`."""
+
+
+class Registration(TypedDict):
+    """What was expected of a run at some time: an entry of `expectations.json`.
+
+    `config_sha256` is the hash of the whole configuration, and `after_training` whether a stage had already started.
+    """
+
+    created: str
+    commit: str | None
+    config_sha256: str
+    after_training: bool
+    expectations: list[ExpectedChange]
 
 
 class SeedDifference(TypedDict):
@@ -628,6 +681,20 @@ class BenchmarkPlan(Costs):
     used_job_hours: float | None
 
 
+class ExpectationPlan(ExpectedChange):
+    """What the items of an expectation can show.
+
+    `detectable` is the smallest gain, or excluded drop, that is confirmed with 80 % power, and `smallest` the smallest
+    gain that can be found at all. Both are shares, null if unknown or impossible. `is_enough` is whether n suffices.
+    """
+
+    n: int | None
+    n_is: Certainty
+    detectable: float | None
+    smallest: float | None
+    is_enough: bool | None
+
+
 class PlannedModel(TypedDict):
     """Size of the base model, and where that is known from."""
 
@@ -651,4 +718,6 @@ class RunPlan(TypedDict):
     currency: str
     stages: list[StagePlan]
     benchmarks: list[BenchmarkPlan]
+    expectations: list[ExpectationPlan]
+    changed_share: float
     totals: Totals

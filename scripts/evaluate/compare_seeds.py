@@ -1,19 +1,21 @@
 """Compare stages that were trained with several seeds with their parents and the base, over items and seeds."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
-from scripts.common.config import SeedGroup
+from scripts.common.config import Expected, SeedGroup
 from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import write_json
 from scripts.common.manifest import describe
 from scripts.common.records import SeedComparison, SeedDifference
+from scripts.evaluate.expectations import Compared, read_expected
 from scripts.evaluate.paired_scores import ItemScores, read_scores, require_same
-from scripts.evaluate.paired_statistics import Family, Values, conclude, paired_test
+from scripts.evaluate.paired_statistics import Family, Tested, Values, conclude, paired_test
 
 SMALLEST = 1e-15
 """Smallest p value that is reported."""
@@ -29,6 +31,7 @@ def main() -> None:
         required=True,
         help="JSON list of baseline, stage, and (baseline, model) of each seed",
     )
+    parser.add_argument("--expectations", type=Path, required=True, help="what was expected of the run, JSON")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="scores of all models, JSON")
     parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in order, JSON lines")
     parser.add_argument("--output", type=Path, required=True, help="comparison to write, JSON")
@@ -39,26 +42,32 @@ def main() -> None:
     wanted = {model for group in groups for pair in group["pairs"] for model in pair}
     read = read_scores(options.scores, options.items, wanted)
     scores = {one.name: one for one in read}
-    rows = compare_all(scores, groups, options.alpha, options.seed)
+    expected = read_expected(options.expectations)
+    rows = compare_all(scores, groups, expected, options.alpha, options.seed)
     write_json(options.output, rows)
     say(f"compare_seeds: {len(rows)} comparisons")
     manifest = describe(
         artefact="comparison",
         name="seed_comparison",
         config={"alpha": options.alpha, "seed": options.seed, "comparisons": groups},
-        inputs={" on ".join(one.name): one.path for one in read},
-        facts={"comparisons": len(rows), "test": "margins of items and of seeds joined; Holm over all"},
+        inputs={" on ".join(one.name): one.path for one in read} | {"expectations": options.expectations},
+        facts={"comparisons": len(rows), "test": "margins of items and of seeds joined; Holm over each family"},
     )
     write_json(options.manifest, manifest)
 
 
 def compare_all(
-    scores: dict[tuple[str, str], ItemScores], groups: list[SeedGroup], alpha: float, seed: int
+    scores: dict[tuple[str, str], ItemScores],
+    groups: list[SeedGroup],
+    expected: Mapping[Compared, Expected],
+    alpha: float,
+    seed: int,
 ) -> list[SeedComparison]:
-    """One row for each benchmark and group, with Holm's correction over all rows.
+    """One row for each benchmark and group, with Holm's correction over each family.
 
     Args:
         scores: scores by (model, benchmark).
+        expected: what is expected of some comparisons. `holds` is not tested over seeds.
         seed: seed for resampling if neither items nor seeds vary.
     """
     metrics = {one.score["benchmark"]: one.score["metric"] for one in scores.values()}
@@ -68,8 +77,16 @@ def compare_all(
         compare([(scores[old, benchmark], scores[new, benchmark]) for old, new in group["pairs"]], family)
         for benchmark, _, group in cases
     ]
-    tested = [(row["difference"], row["p_value"]) for row in compared]
-    conclusions = conclude(tested, [None] * len(tested), alpha)
+    rising = {case for case, expectation in expected.items() if expectation == "improves"}
+    tested = [
+        Tested(
+            row["difference"],
+            row["p_value"],
+            expected="improves" if (group["baseline"], group["stage"], benchmark) in rising else None,
+        )
+        for (benchmark, _, group), row in zip(cases, compared, strict=True)
+    ]
+    conclusions = conclude(tested, alpha)
     return [
         {"benchmark": benchmark, "metric": metric, **group, **row, **conclusion}
         for (benchmark, metric, group), row, conclusion in zip(cases, compared, conclusions, strict=True)

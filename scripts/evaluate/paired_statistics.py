@@ -1,17 +1,22 @@
 """Paired tests, intervals and corrections for comparing models item by item."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import brentq
 
-from scripts.common.records import Conclusion, Verdict
+from scripts.common.config import Expected
+from scripts.common.records import Conclusion, FamilyName, Outcome, Verdict
 
 RESAMPLES = 10_000
 """Smallest number of draws of the permutation test and of the bootstrap."""
+
+SMALLEST_ALPHA, LARGEST_ALPHA = 1e-12, 1 - 1e-9
+"""Range of the p values of tests against a margin."""
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -41,6 +46,27 @@ class Family:
     def alpha_of_a_margin(self) -> float:
         """Alpha of each margin by Bonferroni: the probability of any wrong claim of `held` is at most alpha."""
         return self.alpha / max(1, self.margins)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A comparison before correction.
+
+    Args:
+        difference: mean difference.
+        p_value: p value of no difference.
+        is_held: whether the data exclude a drop beyond the margin; None without a margin.
+        p_margin: p value of a drop by the margin or more; None without a margin.
+        p_beyond: p value of any smaller drop; None without a margin.
+        expected: what was expected of the score, if anything.
+    """
+
+    difference: float
+    p_value: float
+    is_held: bool | None = None
+    p_margin: float | None = None
+    p_beyond: float | None = None
+    expected: Expected | None = None
 
 
 def paired_test(before: Values, after: Values, family: Family) -> tuple[float, float, float]:
@@ -135,6 +161,23 @@ def lowest_difference(before: Values, after: Values, alpha: float) -> float:
     return float(differences.mean() - quantile * differences.std(ddof=1) / np.sqrt(len(before)))
 
 
+def p_above(before: Values, after: Values, bound: float) -> float:
+    """P value of the hypothesis that the mean difference is at most `bound`.
+
+    It is the alpha whose interval has its lower bound at `bound`, to a relative 1e-4.
+    """
+
+    def distance(log_alpha: float) -> float:
+        return lowest_difference(before, after, math.exp(log_alpha)) - bound
+
+    widest, narrowest = math.log(SMALLEST_ALPHA), math.log(LARGEST_ALPHA)
+    if distance(narrowest) <= 0:
+        return 1.0
+    if distance(widest) > 0:
+        return SMALLEST_ALPHA
+    return math.exp(brentq(distance, widest, narrowest, xtol=1e-4))
+
+
 def adjust_holm(p_values: list[float]) -> list[float]:
     """P values after Holm's step-down adjustment (Holm, 1979). Each can be compared with alpha."""
     adjusted, running = [0.0] * len(p_values), 0.0
@@ -144,19 +187,62 @@ def adjust_holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-def conclude(tested: list[tuple[float, float]], held: Iterable[bool | None], alpha: float) -> list[Conclusion]:
-    """Adjusted p value and verdict of each comparison of a family.
+def conclude(tested: Sequence[Tested], alpha: float) -> list[Conclusion]:
+    """Adjusted p value, verdict and outcome of each comparison of a run.
 
-    Args:
-        tested: difference and p value of each comparison.
-        held: for each comparison, whether the data exclude a drop beyond the margin; None without a margin.
-        alpha: significance level.
+    Without expectations, all comparisons are one family. Otherwise the expected ones are the confirmatory family, and
+    the others the exploratory one. Holm's correction runs over each family.
     """
-    adjusted = adjust_holm([p_value for _, p_value in tested])
+    expected = [one for one in tested if one.expected]
+    others = [one for one in tested if not one.expected]
+    confirmed, explored = iter(confirm(expected, alpha)), iter(explore(others, alpha, bool(expected)))
+    return [next(confirmed if one.expected else explored) for one in tested]
+
+
+def explore(tested: Sequence[Tested], alpha: float, is_exploratory: bool) -> list[Conclusion]:
+    """The conclusions of a family of comparisons of which nothing was expected."""
+    family: FamilyName = "exploratory" if is_exploratory else "all"
     return [
-        {"p_adjusted": p_adjusted, "verdict": judge(difference, p_adjusted, alpha, is_held)}
-        for (difference, _), p_adjusted, is_held in zip(tested, adjusted, held, strict=True)
+        {
+            "family": family,
+            "expected": None,
+            "outcome": None,
+            "p_adjusted": p_adjusted,
+            "verdict": judge(one.difference, p_adjusted, alpha, one.is_held),
+        }
+        for one, p_adjusted in zip(tested, adjust_holm([one.p_value for one in tested]), strict=True)
     ]
+
+
+def confirm(tested: Sequence[Tested], alpha: float) -> list[Conclusion]:
+    """The conclusions of the family of expected comparisons.
+
+    Holm's correction runs over one p value of each: `p_value` of a score that should improve, `p_margin` of one that
+    should hold. So the probability that any expectation is confirmed although it is wrong is at most alpha. Whether a
+    score that should hold dropped is tested by Bonferroni's correction.
+    """
+    adjusted = adjust_holm([one.p_value if one.expected == "improves" else one.p_margin or 0.0 for one in tested])
+    conclusions: list[Conclusion] = []
+    for one, p_adjusted in zip(tested, adjusted, strict=True):
+        if one.expected == "improves":
+            verdict = judge(one.difference, p_adjusted, alpha)
+            outcomes: dict[Verdict, Outcome] = {"improved": "confirmed", "worsened": "contradicted"}
+            outcome = outcomes.get(verdict, "not confirmed")
+        elif p_adjusted < alpha:
+            verdict, outcome = "held", "confirmed"
+        else:
+            verdict = judge(one.difference, one.p_value * len(tested), alpha)
+            outcome = "contradicted" if (one.p_beyond or 0.0) * len(tested) < alpha else "not confirmed"
+        conclusions.append(
+            {
+                "family": "confirmatory",
+                "expected": one.expected,
+                "outcome": outcome,
+                "p_adjusted": p_adjusted,
+                "verdict": verdict,
+            }
+        )
+    return conclusions
 
 
 def judge(difference: float, p_adjusted: float, alpha: float, is_held: bool | None = None) -> Verdict:

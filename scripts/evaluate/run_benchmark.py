@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from scripts.common.console import make_parser, run_script, say
 from scripts.common.errors import UserError
 from scripts.common.files import hash_file, hash_json, read_json, write_json
 from scripts.common.manifest import describe, find_device, find_model, list_versions
-from scripts.common.records import Item, OtherMetric
+from scripts.common.records import BenchmarkItem, OtherMetric
 from scripts.common.torch_setup import prepare_torch
 from scripts.evaluate.engines import bounded_memory, find_engine
 from scripts.evaluate.scores import Values, describe_values, write_scores
@@ -29,6 +30,12 @@ from scripts.evaluate.tasks import check_protocol, enter_mirror, make_manager, r
 
 Sample = dict[str, Any]
 """lm-eval's log of one question with one filter."""
+
+EXTRACTING = ("regex", "multi_choice_regex")
+"""lm-eval's filters that extract a part of the answer."""
+
+NOTHING_FOUND = "[invalid]"
+"""What they give by default if they find nothing."""
 
 FIRST_SIZE = {"cpu": 16, "cuda": 256}
 """Batch size that `batch_size: auto` starts with. On a CPU, larger batches are not faster."""
@@ -66,7 +73,9 @@ def main() -> None:
     if model.halves:
         keep_batch_size(options.batch_sizes, machine, model.at_once)
 
-    items = read_items(results["samples"], benchmark, options.name)
+    items = read_items(
+        results["samples"], benchmark, options.name, find_fallbacks(results["configs"], benchmark.filter)
+    )
     template = model.tokenizer.chat_template
     score = write_scores(
         options.scores,
@@ -76,7 +85,7 @@ def main() -> None:
         model=options.model_name,
         task=benchmark.task,
         metric=benchmark.metric,
-        others=read_others(results["samples"], benchmark, options.name),
+        others=read_others(results["samples"], benchmark, options.name) + count_unreadable(items),
         protocol=make_protocol(benchmark, results, items, template) | {"dtype": options.dtype, "seed": options.seed},
         provenance=describe(
             artefact="scores",
@@ -135,7 +144,7 @@ def choose_batch_size(benchmark: Benchmark, found: int | None, device: str) -> i
 
 
 def make_protocol(
-    benchmark: Benchmark, results: dict[str, Any], items: list[Item], template: str | None
+    benchmark: Benchmark, results: dict[str, Any], items: list[BenchmarkItem], template: str | None
 ) -> dict[str, Any]:
     """How the model was asked and scored: the section, what lm-eval did with it, and the versions of the packages."""
     unused = {"source", "batch_size", "processes", "unsafe_code", "also", "ability", "margin", "cost"}
@@ -229,8 +238,38 @@ def read_others(samples: dict[str, list[Sample]], benchmark: Benchmark, name: st
     return others
 
 
-def read_items(samples: dict[str, list[Sample]], benchmark: Benchmark, name: str) -> list[Item]:
+def find_fallbacks(configs: dict[str, dict[str, Any]], wanted: str) -> dict[str, set[str]]:
+    """What the filters of each task give if they find nothing in an answer; empty for filters that extract nothing.
+
+    Args:
+        configs: lm-eval's task configurations.
+        wanted: name of the filter.
+    """
+    return {
+        task: {
+            str(step.get("fallback", NOTHING_FOUND))
+            for entry in config.get("filter_list") or []
+            if entry["name"] == wanted
+            for step in entry["filter"]
+            if step["function"] in EXTRACTING
+        }
+        for task, config in configs.items()
+    }
+
+
+def count_unreadable(items: Sequence[BenchmarkItem]) -> list[OtherMetric]:
+    """The share of answers in which the filter found nothing, as a further metric; none without such a filter."""
+    unread = [np.array([float(not item["is_readable"])]) for item in items if "is_readable" in item]
+    return [{"metric": "unreadable", "filter": "none", **describe_values(unread)}] if unread else []
+
+
+def read_items(
+    samples: dict[str, list[Sample]], benchmark: Benchmark, name: str, fallbacks: Mapping[str, set[str]]
+) -> list[BenchmarkItem]:
     """One item for each question, over all tasks of a group.
+
+    Args:
+        fallbacks: what the filters of each task give if they find nothing.
 
     Returns:
         Items with keys `<task>/<number>/<hash of the document>`.
@@ -238,16 +277,19 @@ def read_items(samples: dict[str, list[Sample]], benchmark: Benchmark, name: str
     Raises:
         UserError: the task does not have the metric, or its values are not numbers from 0 to 1.
     """
-    return [
-        {
+    items: list[BenchmarkItem] = []
+    for task, sample in choose_samples(samples, benchmark.filter, benchmark.metric, f"benchmarks.{name}.metric"):
+        item: BenchmarkItem = {
             "key": f"{task}/{sample['doc_id']}/{sample['doc_hash'][:16]}",
             "prompt": str(sample["arguments"][0][0]),
             "target": str(sample["target"]),
             "answer": answer_of(sample, benchmark.metric),
             "score": read_share(sample[benchmark.metric], f"benchmarks.{name}.metric: metric '{benchmark.metric}'"),
         }
-        for task, sample in choose_samples(samples, benchmark.filter, benchmark.metric, f"benchmarks.{name}.metric")
-    ]
+        if nothing := fallbacks.get(task):
+            item["is_readable"] = not nothing.issuperset(map(str, np.ravel(sample["filtered_resps"])))
+        items.append(item)
+    return items
 
 
 def read_values(value: Any, what: str) -> Values:

@@ -10,6 +10,7 @@ from scripts.common.records import Certainty, Costs, RunPlan, StageManifest, Sta
 from scripts.plan.evaluation import plan_benchmark
 from scripts.plan.limits import gpu_memory, is_within, stage_hours
 from scripts.plan.memory import Setup, estimate_memory
+from scripts.plan.power import plan_expectations
 from scripts.plan.rates import add_up, cost_of
 from scripts.plan.rows import Rows, bound_lengths, read_rows
 from scripts.plan.shape import Shape, find_shape
@@ -47,6 +48,8 @@ def make_plan(config: Config, paths: RunPaths, attempts: int | None = None) -> R
         "currency": config.plan.currency,
         "stages": stages,
         "benchmarks": benchmarks,
+        "expectations": plan_expectations(config, paths),
+        "changed_share": config.comparison.changed_share,
         "totals": {
             "gpu_hours": add_up([entry["gpu_hours"] for entry in entries]),
             "energy_kwh": add_up([entry["energy_kwh"] for entry in entries]),

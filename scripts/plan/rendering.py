@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Generic, TypeVar
 
+from scripts.common.config import ExpectedChange
 from scripts.common.markdown import escape, make_table
-from scripts.common.records import BenchmarkPlan, Certainty, Costs, Fit, RunPlan, StagePlan, StageUse
+from scripts.common.records import BenchmarkPlan, Certainty, Costs, ExpectationPlan, Fit, RunPlan, StagePlan, StageUse
 
 UNKNOWN = "?"
 """Shown for unknown values."""
@@ -113,6 +114,7 @@ def _tables(plan: RunPlan) -> list[Table]:
     tables = [
         Table.of("Stages", _stage_columns(plan), plan["stages"]),
         Table.of(_benchmark_title(plan), _benchmark_columns(plan), plan["benchmarks"]),
+        Table.of(_expectation_title(plan), EXPECTATIONS, plan["expectations"]),
         Table.of("Planned against used", USED, finished),
         Table.of("Planned against used: hours of a benchmark's job", USED_HOURS, scored),
     ]
@@ -234,6 +236,47 @@ def _explain(plan: RunPlan) -> list[str]:
     for benchmark in plan["benchmarks"]:
         benchmarks.setdefault(benchmark["hours_are"], []).append(benchmark["name"])
     return lines + [f"hours of {', '.join(names)}: {source}" for source, names in benchmarks.items()]
+
+
+def _expectation_title(plan: RunPlan) -> str:
+    share = f"{100 * plan['changed_share']:g}%"
+    return f"Expectations: what n can show with 80% power, if the scores of {share} of the items change"
+
+
+def describe_expected(change: ExpectedChange) -> str:
+    """`improves`, or `holds within 2 points`."""
+    return "improves" if change["margin"] is None else f"holds within {points(change['margin'])}"
+
+
+def describe_power(planned: ExpectationPlan) -> str:
+    """What n can show, and whether that is enough."""
+    if planned["n"] is None:
+        return UNKNOWN
+    if planned["expected"] == "holds":
+        drop = f"no drop beyond {points(planned['detectable'])}"
+        return drop if planned["is_enough"] else f"{drop}: TOO FEW ITEMS"
+    if planned["smallest"] is None:
+        return "nothing: TOO FEW ITEMS"
+    under = f"nothing under {points(planned['smallest'])}"
+    if planned["detectable"] is None:
+        return f"{under}, and no gain with this power: TOO FEW ITEMS"
+    return f"gains from {points(planned['detectable'])}; {under}"
+
+
+def points(share: float | None) -> str:
+    """A share in percentage points."""
+    return UNKNOWN if share is None else f"{100 * share:.3g} points"
+
+
+EXPECTATIONS = [
+    Column[ExpectationPlan]("stage", lambda e: e["model"], True),
+    Column[ExpectationPlan]("against", lambda e: e["baseline"], True),
+    Column[ExpectationPlan]("score", lambda e: e["benchmark"], True),
+    Column[ExpectationPlan]("n", lambda e: mark(e["n_is"], integer(e["n"]))),
+    Column[ExpectationPlan]("expected", describe_expected, True),
+    Column[ExpectationPlan]("can show", describe_power, True),
+]
+"""Columns of the expectations."""
 
 
 def describe_verdict(verdict: Fit) -> str:

@@ -20,6 +20,7 @@ from scripts.common.records import (
     Item,
     MeanScore,
     OriginFacts,
+    Registration,
     Score,
     SeedComparison,
     SourceManifest,
@@ -74,6 +75,7 @@ class Tables:
         scores: score of each model on each benchmark.
         comparisons: paired comparisons of models.
         seed_comparisons: comparisons of stages that were trained with several seeds.
+        registered: what was expected of the run, oldest entry first.
         abilities: mean score of each model by ability.
     """
 
@@ -85,6 +87,7 @@ class Tables:
     scores: list[Score]
     comparisons: list[Comparison]
     seed_comparisons: list[SeedComparison]
+    registered: list[Registration]
     abilities: list[Ability]
 
     @property
@@ -418,7 +421,7 @@ def describe_difference(row: Found) -> Markdown:
 
 
 def comparison_table(comparisons: list[Comparison], alpha: float, words: Words) -> Markdown:
-    """Table of all paired comparisons."""
+    """Table of paired comparisons that were not expected: of all, if nothing was."""
     rows: list[Cells] = [
         [
             row["benchmark"],
@@ -444,7 +447,9 @@ def comparison_table(comparisons: list[Comparison], alpha: float, words: Words) 
         words("adjusted_p"),
         words("verdict"),
     ]
-    return make_table(header, rows, "llrrrrrrl", words("comparisons_caption", confidence=confidence(alpha)))
+    is_exploratory = any(row["family"] == "exploratory" for row in comparisons)
+    caption = "exploratory_caption" if is_exploratory else "comparisons_caption"
+    return make_table(header, rows, "llrrrrrrl", words(caption, confidence=confidence(alpha)))
 
 
 # --- sample answers -----------------------------------------------------------------------------

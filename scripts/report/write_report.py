@@ -13,7 +13,7 @@ from scripts.common.console import make_parser, run_script, say
 from scripts.common.files import read_json, read_json_lines, write_text
 from scripts.common.markdown import Markdown, finalise
 from scripts.common.records import Item
-from scripts.report import contents, evaluation, training
+from scripts.report import contents, evaluation, expectations, origins, training
 from scripts.report.contents import Tables
 from scripts.report.words import Words
 
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, nargs="*", default=[], help="training log of each stage, in order")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="score of each model and benchmark")
     parser.add_argument("--items", type=Path, nargs="*", default=[], help="items of each score, in order")
+    parser.add_argument("--expectations", type=Path, required=True, help="expectations.json")
     parser.add_argument("--comparison", type=Path, required=True, help="comparison.json")
     parser.add_argument("--seed-comparison", type=Path, required=True, help="seed_comparison.json")
     parser.add_argument("--abilities", type=Path, required=True, help="abilities.json")
@@ -55,6 +56,7 @@ def main() -> None:
         scores=[read_json(path) for path in options.scores],
         comparisons=read_json(options.comparison),
         seed_comparisons=read_json(options.seed_comparison),
+        registered=read_json(options.expectations),
         abilities=read_json(options.abilities),
     )
     figures = {path.stem: os.path.relpath(path, options.output.parent) for path in options.figures}
@@ -113,6 +115,9 @@ def render(
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = quote
+    expected = expectations.in_family(tables.comparisons, is_expected=True)
+    others = expectations.in_family(tables.comparisons, is_expected=False)
+    seeds = [row for row in tables.seed_comparisons if row["family"] != "exploratory"]
     return environment.get_template(template.name).render(
         words=words,
         title=config.title,
@@ -121,9 +126,16 @@ def render(
         summary=contents.summarise(tables, run, words),
         key_facts=contents.key_facts(tables, seed, words),
         comparisons=tables.comparisons,
+        expected=expected,
+        registrations=expectations.describe_registrations(tables.registered, words),
+        outcome_counts=expectations.count_outcomes(tables.comparisons, words),
+        outcomes=expectations.outcomes(tables.comparisons, alpha, words),
+        outcome_table=expectations.outcome_table(tables.comparisons, alpha, words) if expected else None,
         verdict_counts=contents.count_verdicts(tables.comparisons),
-        verdicts=contents.verdicts(tables.comparisons, alpha, words)
-        + contents.seed_verdicts(tables.seed_comparisons, alpha, words),
+        verdicts=contents.verdicts([] if expected else others, alpha, words),
+        origins=origins.origins(expected or others, words),
+        origin_table=origins.origin_table(tables.comparisons, words),
+        seed_verdicts=contents.seed_verdicts(seeds, alpha, words),
         alpha=alpha,
         confidence=contents.confidence(alpha),
         figures={name: Markdown(path) for name, path in figures.items()},
@@ -138,7 +150,7 @@ def render(
         score_tables=contents.score_tables(tables, words),
         ability_tables=evaluation.ability_tables(tables.abilities, tables.model_names, words),
         other_tables=evaluation.other_tables(tables, words),
-        comparison_table=contents.comparison_table(tables.comparisons, alpha, words) if tables.comparisons else "",
+        comparison_table=contents.comparison_table(others, alpha, words) if others else None,
         seed_table=evaluation.seed_table(tables.seed_comparisons, alpha, words) if tables.seed_comparisons else None,
         sampled=sampled,
         samples=contents.sample_tables(items, sampled, config.examples, words) if sampled else [],

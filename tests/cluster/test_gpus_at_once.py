@@ -25,7 +25,12 @@ from tests.workflow.running import read_recipe, snakemake, write_recipe
 
 def evaluations(processes: int = 1, **resources: Any) -> dict[str, Any]:
     """The smoke recipe with nine benchmarks and nothing to train."""
-    recipe = copy.deepcopy(read_recipe("smoke")) | {"stages": {}, "datasets": {}, "resources": resources}
+    recipe = copy.deepcopy(read_recipe("smoke")) | {
+        "stages": {},
+        "expectations": {},
+        "datasets": {},
+        "resources": resources,
+    }
     section = recipe["benchmarks"]["chain_sum"] | {"processes": processes}
     return recipe | {"benchmarks": {f"sum{number}": section for number in range(9)}}
 

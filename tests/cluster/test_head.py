@@ -168,7 +168,7 @@ def test_requests_match_the_submitted_jobs_and_the_profile(tmp_path: Path, tool:
 
 
 def test_a_run_without_benchmarks_and_stages_requests_only_what_it_has(tmp_path: Path, tool: Tool) -> None:
-    recipe = read_recipe("smoke") | {"stages": {}, "benchmarks": {}}
+    recipe = read_recipe("smoke") | {"stages": {}, "expectations": {}, "benchmarks": {}}
     recipe["datasets"] = {"sums": recipe["datasets"]["sums"]}
     requests = json.loads(check_cluster(tmp_path, tool, recipe)["requests"])
     assert {"inspect_rows", "filter_dataset"} <= requests.keys()

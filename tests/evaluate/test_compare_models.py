@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.common.config import Expected, ExpectedChange
 from scripts.common.files import read_json, write_json, write_json_lines
 from scripts.common.records import Comparison
 from scripts.evaluate.compare_models import compare
@@ -14,6 +15,7 @@ from scripts.evaluate.paired_scores import ItemScores
 from scripts.evaluate.paired_statistics import Family, adjust_holm, newcombe
 from tests.common.running import call_main, error_lines, run_script
 from tests.evaluate.pairs import make_item_scores, make_pairs
+from tests.report.tables import make_registration
 
 ONE = Family(alpha=0.05, seed=1)
 """A family of one comparison."""
@@ -29,12 +31,18 @@ KEYS = [
     "baseline_score",
     "model_score",
     "difference",
+    "origin",
     "ci_low",
     "ci_high",
     "smallest_difference",
     "margin",
     "is_held",
+    "p_margin",
+    "p_beyond",
     "p_value",
+    "family",
+    "expected",
+    "outcome",
     "p_adjusted",
     "verdict",
 ]
@@ -123,8 +131,11 @@ def _write(folder: Path, model: str, benchmark: str, values: list[float], protoc
     return path
 
 
-def _options(scores: list[Path]) -> dict[str, Any]:
-    made = {"output": "comparison.json", "manifest": "comparison.manifest.json"}
+def _options(scores: list[Path], *expected: ExpectedChange) -> dict[str, Any]:
+    """Options of the script, with the expectations in a file next to the scores."""
+    registered = scores[0].parent.parent / "expectations.json"
+    write_json(registered, [make_registration(), make_registration(*expected)])
+    made = {"output": "comparison.json", "manifest": "comparison.manifest.json", "expectations": registered}
     return {"scores": scores, "items": [path.with_suffix(".items.jsonl") for path in scores]} | made
 
 
@@ -158,12 +169,14 @@ def test_script(tmp_path: Path) -> None:
     assert rows[0]["p_value"] == pytest.approx(2 / 2**12)
     assert run.stderr == "compare_models: 6 comparisons, 4 differences found\n"
     manifest = read_json(tmp_path / "comparison.manifest.json")
-    assert manifest["facts"]["comparisons"] == 6 and len(manifest["inputs"]) == 6
+    assert manifest["facts"]["comparisons"] == 6 and len(manifest["inputs"]) == 7
 
 
-def _call(folder: Path, pairs: list[str], scores: list[Path], **given: Any) -> list[Comparison]:
+def _call(
+    folder: Path, pairs: list[str], scores: list[Path], *expected: ExpectedChange, **given: Any
+) -> list[Comparison]:
     """Run the script in this process, and return the rows that it writes."""
-    options = {"alpha": 0.05, "seed": 1} | given | _options(scores)
+    options = {"alpha": 0.05, "seed": 1} | given | _options(scores, *expected)
     call_main("evaluate.compare_models", folder, pairs=pairs, **options)
     return list(read_json(folder / "comparison.json"))
 
@@ -223,3 +236,62 @@ def test_script_refuses_different_items(tmp_path: Path) -> None:
     run = _run(tmp_path, ["base:sft"], scores)
     assert error_lines(run) == ["error: sft against base on b: scored on different items; run both again"]
     assert not (tmp_path / "comparison.json").exists()
+
+
+def _expect(model: str, benchmark: str, expected: Expected, baseline: str = "base") -> ExpectedChange:
+    margin = 0.12 if expected == "holds" else None
+    return {"model": model, "baseline": baseline, "benchmark": benchmark, "expected": expected, "margin": margin}
+
+
+def test_expectations_are_a_family_of_their_own(tmp_path: Path) -> None:
+    """Seven items gained of 50: p = 2 / 2**7. Alone it is found, but not among six comparisons."""
+    gained = [1.0] * 7 + [0.0] * 43
+    scores = [
+        _write(tmp_path, model, benchmark, gained if (model, benchmark) == ("sft", "one") else [0.0] * 50)
+        for benchmark in ("one", "two")
+        for model in ("base", "sft", "dpo")
+    ]
+    pairs = ["base:sft", "sft:dpo", "base:dpo"]
+    found = {(row["benchmark"], row["baseline"], row["model"]): row for row in _call(tmp_path, pairs, scores)}
+    assert {row["family"] for row in found.values()} == {"all"}
+    assert found["one", "base", "sft"]["p_adjusted"] == pytest.approx(6 * 2 / 2**7)
+    expected = [_expect("sft", "one", "improves"), _expect("sft", "two", "improves")]
+    rows = _call(tmp_path, pairs, scores, *expected)
+    by_family = {name: [row for row in rows if row["family"] == name] for name in ("confirmatory", "exploratory")}
+    one, two = by_family["confirmatory"]
+    assert (one["benchmark"], one["outcome"], one["verdict"]) == ("one", "confirmed", "improved")
+    assert one["p_adjusted"] == pytest.approx(2 * 2 / 2**7)
+    assert (two["benchmark"], two["outcome"], two["expected"]) == ("two", "not confirmed", "improves")
+    lost, *_ = by_family["exploratory"]
+    assert (lost["baseline"], lost["model"], lost["benchmark"]) == ("sft", "dpo", "one")
+    assert lost["p_adjusted"] == pytest.approx(4 * 2 / 2**7) and lost["verdict"] == "no difference found"
+    assert {(row["expected"], row["outcome"]) for row in by_family["exploratory"]} == {(None, None)}
+    manifest = read_json(tmp_path / "comparison.manifest.json")
+    assert manifest["facts"]["expected"] == 2 and "expectations" in manifest["inputs"]
+
+
+@pytest.mark.parametrize(
+    ("margin", "outcome", "verdict"),
+    [(0.12, "confirmed", "held"), (0.09, "not confirmed", "no difference found")],
+)
+def test_a_score_holds_if_a_larger_drop_is_excluded(tmp_path: Path, margin: float, outcome: str, verdict: str) -> None:
+    """The interval of HALVES ends at 0.097, so a larger margin is held and a smaller one is not."""
+    scores = [_write(tmp_path, model, "b", list(_halves(model).items.values())) for model in SIDES]
+    (row,) = _call(tmp_path, ["base:sft"], scores, _expect("sft", "b", "holds"), margins={"b": margin})
+    assert (row["outcome"], row["verdict"], row["is_held"]) == (outcome, verdict, outcome == "confirmed")
+    assert row["p_margin"] == row["p_adjusted"] and row["p_value"] == 1.0
+
+
+def test_a_drop_beyond_the_margin_contradicts(tmp_path: Path) -> None:
+    """From 100 right answers of 100 to 50; with a margin of 45 points, the data do not decide."""
+    scores = [
+        _write(tmp_path, model, "b", [1.0] * right + [0.0] * (100 - right))
+        for model, right in (("base", 100), ("sft", 50))
+    ]
+    expected = _expect("sft", "b", "holds")
+    (row,) = _call(tmp_path, ["base:sft"], scores, expected, margins={"b": 0.12})
+    assert (row["outcome"], row["verdict"], row["is_held"]) == ("contradicted", "worsened", False)
+    (row,) = _call(tmp_path, ["base:sft"], scores, expected, margins={"b": 0.45})
+    assert (row["outcome"], row["verdict"], row["is_held"]) == ("not confirmed", "worsened", False)
+    (row,) = _call(tmp_path, ["base:sft"], scores, _expect("sft", "b", "improves"), margins={"b": 0.12})
+    assert (row["outcome"], row["verdict"], row["is_held"]) == ("contradicted", "worsened", False)

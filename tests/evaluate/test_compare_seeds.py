@@ -10,11 +10,13 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from scripts.common.config import ExpectedChange
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json, write_json_lines
 from scripts.evaluate.compare_seeds import SMALLEST, crossed_test
 from scripts.evaluate.paired_statistics import Family, Values
 from tests.common.running import call_main
+from tests.report.tables import make_registration
 
 RUNS = 1_000
 
@@ -136,13 +138,17 @@ def scored(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def run(folder: Path, paths: list[Path], comparisons: list[dict[str, Any]], alpha: float = 0.05) -> Any:
+def run(
+    folder: Path, paths: list[Path], comparisons: list[dict[str, Any]], *expected: ExpectedChange, alpha: float = 0.05
+) -> Any:
+    write_json(folder / "expectations.json", [make_registration(*expected)])
     call_main(
         "evaluate.compare_seeds",
         folder,
         alpha=alpha,
         seed=1,
         comparisons=json.dumps(comparisons),
+        expectations="expectations.json",
         scores=paths,
         items=[path.with_suffix(".items.jsonl") for path in paths],
         output="seeds.json",
@@ -159,7 +165,7 @@ def test_each_seed_is_compared_with_its_own_baseline(tmp_path: Path, scored: Cal
     assert row["differences"] == [0.0, 0.25] and row["difference"] == 0.125
     assert row["seed_deviation"] == pytest.approx(0.25 / 2**0.5), "with n - 1 = 1"
     assert row["verdict"] == "no difference found", "the two seeds disagree"
-    assert len(read_json(tmp_path / "manifest.json")["inputs"]) == 4
+    assert len(read_json(tmp_path / "manifest.json")["inputs"]) == 5
     assert run(tmp_path, paths, []) == []
 
 
@@ -221,3 +227,23 @@ def test_refuses_different_items(tmp_path: Path, scored: Callable[..., Path]) ->
     paths = [scored("base", [0.0, 1.0, 0.0]), scored("a", [0.0, 1.0, 0.0]), scored("b", [0.0])]
     with pytest.raises(UserError, match="b against base on sums: scored on different items"):
         run(tmp_path, paths, [{"baseline": "base", "stage": "a", "pairs": [["base", "a"], ["base", "b"]]}])
+
+
+def test_expected_stages_are_a_family_of_their_own(tmp_path: Path, scored: Callable[..., Path]) -> None:
+    paths = [
+        scored(model, values, benchmark)
+        for benchmark in ("one", "two")
+        for model, values in (("base", [0.0] * 40), ("a", [1.0] * 20 + [0.0] * 20), ("b", [1.0] * 20 + [0.0] * 20))
+    ]
+    wanted = [{"baseline": "base", "stage": "a", "pairs": [["base", "a"], ["base", "b"]]}]
+    change: ExpectedChange = {
+        "model": "a",
+        "baseline": "base",
+        "benchmark": "one",
+        "expected": "improves",
+        "margin": None,
+    }
+    held: ExpectedChange = {**change, "benchmark": "two", "expected": "holds", "margin": 0.1}
+    one, two = run(tmp_path, paths, wanted, change, held)
+    assert (one["family"], one["outcome"], one["p_adjusted"]) == ("confirmatory", "confirmed", one["p_value"])
+    assert (two["family"], two["outcome"], two["expected"]) == ("exploratory", None, None)

@@ -10,13 +10,16 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from scripts.evaluate.paired_statistics import (
+    SMALLEST_ALPHA,
     Family,
+    Tested,
     adjust_holm,
     conclude,
     judge,
     lowest_difference,
     mcnemar,
     newcombe,
+    p_above,
     paired_test,
     smallest_difference,
 )
@@ -248,12 +251,13 @@ def test_held_is_the_verdict_only_without_a_found_difference() -> None:
 
 def test_verdicts_use_adjusted_p_values() -> None:
     """Holm's correction of three: 0.01 becomes 0.03, and 0.03, which alone is below 0.05, becomes 0.06."""
-    tested, held = [(0.2, 0.03), (-0.1, 0.01), (-0.01, 0.5)], [None, True, True]
-    rows = conclude(tested, held, 0.05)
+    tested = [Tested(0.2, 0.03), Tested(-0.1, 0.01, is_held=True), Tested(-0.01, 0.5, is_held=True)]
+    rows = conclude(tested, 0.05)
+    assert [(row["family"], row["expected"], row["outcome"]) for row in rows] == [("all", None, None)] * 3
     assert [row["p_adjusted"] for row in rows] == pytest.approx([0.06, 0.03, 0.5])
     assert [row["verdict"] for row in rows] == ["no difference found", "worsened", "held"]
-    assert [row["verdict"] for row in conclude(tested, held, 0.1)] == ["improved", "worsened", "held"]
-    verdicts = [row["verdict"] for row in conclude(tested, held, 0.03)]
+    assert [row["verdict"] for row in conclude(tested, 0.1)] == ["improved", "worsened", "held"]
+    verdicts = [row["verdict"] for row in conclude(tested, 0.03)]
     assert verdicts == ["no difference found", "held", "held"], "p must be below alpha"
 
 
@@ -297,3 +301,87 @@ def test_false_claims_of_held_are_rare(kind: str) -> None:
             held |= lowest_difference(before, after, family.alpha_of_a_margin) > -margin
         claims += held
     assert claims / 1_000 <= 0.05
+
+
+# --- tests against a margin, and expectations ------------------------------------------------------
+
+
+def test_a_p_value_against_a_bound_inverts_the_interval() -> None:
+    before, after = make_pairs(both=50, lost=20, gained=10, neither=20)
+    p_value = p_above(before, after, -0.2)
+    assert lowest_difference(before, after, p_value * 1.001) > -0.2 > lowest_difference(before, after, p_value * 0.999)
+    assert p_above(before, after, -0.1) == 1.0, "it dropped by exactly this"
+    assert p_above(before, after, -0.99) < 1e-6
+    assert p_above(*make_pairs(both=5_000, lost=0, gained=0, neither=5_000), -0.5) == SMALLEST_ALPHA
+    graded = np.linspace(0.2, 0.9, 250)
+    p_value = p_above(graded, graded - 0.01, -0.05)
+    assert 0 < p_value < 0.05 and p_above(graded, graded - 0.01, -0.04) > p_value
+
+
+def test_expectations_are_corrected_by_themselves() -> None:
+    """Holm over the p values that count: 0.02 of the score that rises, and 0.03 of the margin; not the 0.001."""
+    tested = [
+        Tested(0.1, 0.02, expected="improves"),
+        Tested(-0.2, 0.001),
+        Tested(-0.01, 0.6, is_held=True, p_margin=0.03, p_beyond=1.0, expected="holds"),
+    ]
+    rises, other, holds = conclude(tested, 0.05)
+    assert [row["p_adjusted"] for row in (rises, other, holds)] == pytest.approx([0.04, 0.001, 0.04])
+    assert [row["family"] for row in (rises, other, holds)] == ["confirmatory", "exploratory", "confirmatory"]
+    assert [row["outcome"] for row in (rises, other, holds)] == ["confirmed", None, "confirmed"]
+    assert [row["verdict"] for row in (rises, other, holds)] == ["improved", "worsened", "held"]
+    strict = conclude(tested, 0.035)
+    assert [row["outcome"] for row in strict] == ["not confirmed", None, "not confirmed"]
+    assert [row["verdict"] for row in strict] == ["no difference found", "worsened", "no difference found"]
+
+
+@pytest.mark.parametrize(
+    ("tested", "outcome", "verdict"),
+    [
+        (Tested(-0.1, 0.001, expected="improves"), "contradicted", "worsened"),
+        (Tested(-0.3, 0.001, False, 1.0, 0.001, "holds"), "contradicted", "worsened"),
+        (Tested(-0.3, 0.001, False, 1.0, 0.04, "holds"), "not confirmed", "worsened"),
+        (Tested(-0.3, 0.04, False, 1.0, 0.04, "holds"), "not confirmed", "no difference found"),
+        (Tested(-0.05, 0.001, True, 0.001, 1.0, "holds"), "confirmed", "held"),
+    ],
+)
+def test_outcomes_of_an_expectation_among_two(tested: Tested, outcome: str, verdict: str) -> None:
+    row, _ = conclude([tested, Tested(0.0, 1.0, expected="improves")], 0.05)
+    assert (row["outcome"], row["verdict"]) == (outcome, verdict)
+
+
+def _confirm_runs(effect: float, drop: float, runs: int = 1_000) -> list[int]:
+    """Confirmed expectations of each of many simulated runs: two scores that should improve, and one that should hold.
+
+    Items are right with their own difficulty, and 30 % of them change. `effect` is added to the scores that should
+    improve. The score that should hold, with a margin of 0.1, drops by `drop`.
+    """
+    generator = np.random.default_rng(17)
+    counts = []
+    for _ in range(runs):
+        tested = []
+        for n, shift, margin in ((150, effect, None), (90, effect, None), (300, -drop, 0.1)):
+            changed = 0.3
+            shares = [0.35, (changed - shift) / 2, (changed + shift) / 2, 0.35]
+            before, after = make_pairs(*generator.multinomial(n, shares))
+            p_value = mcnemar(before, after)
+            difference = float((after - before).mean())
+            if margin is None:
+                tested.append(Tested(difference, p_value, expected="improves"))
+            else:
+                p_margin = p_above(before, after, -margin)
+                tested.append(Tested(difference, p_value, None, p_margin, p_beyond=1.0, expected="holds"))
+        counts.append(sum(row["outcome"] == "confirmed" for row in conclude(tested, 0.05)))
+    return counts
+
+
+def test_false_confirmations_are_rare() -> None:
+    """1,000 runs in which nothing improves, and the score that should hold drops by its margin."""
+    counts = _confirm_runs(effect=0.0, drop=0.1)
+    assert sum(count > 0 for count in counts) / len(counts) <= 0.05
+
+
+def test_effects_of_the_planned_size_are_confirmed() -> None:
+    """1,000 runs with a true gain of 20 points, and no drop: at least four fifths confirm all three expectations."""
+    counts = _confirm_runs(effect=0.2, drop=0.0)
+    assert sum(count == 3 for count in counts) / len(counts) >= 0.8

@@ -23,6 +23,7 @@ KNOWN: dict[str, dict[str, Any]] = yaml.safe_load(TABLE.read_text(encoding="utf-
 def configure(task: str = "piqa", gpus: int = 1, gpu: str | None = "H100", **section: Any) -> Config:
     """The smoke recipe in bfloat16 with a single benchmark, `mine`, on a GPU."""
     recipe = copy.deepcopy(read_recipe("smoke"))
+    recipe["expectations"] = {}
     recipe["benchmarks"] = {"mine": {"task": task, "source": {"kind": "hub"}, "metric": "acc"} | section}
     recipe["model"]["dtype"] = "bfloat16"
     return load_config(recipe | {"resources": {"evaluate": {"gpus": gpus, "hours": 1}}, "plan": {"gpu": gpu}})

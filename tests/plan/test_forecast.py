@@ -135,7 +135,9 @@ def test_unknown_values_are_null(tmp_path: Path) -> None:
 def test_max_steps_needs_no_rows(tmp_path: Path) -> None:
     datasets = {"sums": {"source": {"kind": "hub", "repository": "some/rows", "revision": "main", "split": "train"}}}
     stages = {"sft": SMOKE["stages"]["sft"]}
-    plan = forecast(read_config("recipes/smoke.yaml", tmp_path, datasets=datasets, stages=stages), tmp_path)
+    plan = forecast(
+        read_config("recipes/smoke.yaml", tmp_path, datasets=datasets, stages=stages, expectations={}), tmp_path
+    )
     sft = plan["stages"]["sft"]
     assert (sft["rows"], sft["steps"], sft["steps_are"], sft["epochs"]) == (None, 8, "measured", None)
 
@@ -175,7 +177,7 @@ def known_stage(folder: Path, stage: dict[str, Any] | None = None, **sections: A
     args = {"num_train_epochs": 1, "per_device_train_batch_size": 5, "max_length": 80}
     section = {"method": "sft", "from": "base", "dataset": "sums"} | (stage or {})
     raw["stages"] = {"sft": section | {"args": args | section.get("args", {})}}
-    raw |= {"resources": {"train": {"gpus": 2}}, "plan": {"gpu": "H100"}} | sections
+    raw |= {"expectations": {}, "resources": {"train": {"gpus": 2}}, "plan": {"gpu": "H100"}} | sections
     return dict(forecast(load_config(raw), folder)["stages"]["sft"])
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from scripts.common.files import read_json
 from scripts.common.paths import REPOSITORY
-from tests.common.running import error_lines, run_script, script_environment
+from scripts.plan.rendering import render_markdown, render_text
+from tests.common.running import call_main, error_lines, run_script, script_environment
 from tests.plan.stages import read_config
 
 
@@ -18,13 +19,13 @@ def options(folder: Path, **sections: Any) -> dict[str, Any]:
     return {"config": config.as_dict(), "log": "plan.log"}
 
 
-def test_the_plan_is_shown_and_written(tmp_path: Path) -> None:
-    run = run_script("plan.plan", tmp_path, **options(tmp_path))
-    assert run.returncode == 0, run.stderr
-    assert "smoke on 1 x CPU, 1 threads; model of 821.0k parameters (from the configuration)" in run.stderr
+def test_the_plan_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call_main("plan.plan", tmp_path, attempts=3, **options(tmp_path, resources={"train": {"hours": 2}}))
     plan = read_json(tmp_path / "results" / "smoke" / "plan.json")
-    assert [stage["name"] for stage in plan["stages"]] == ["sft", "dpo"]
-    assert (tmp_path / "results" / "smoke" / "plan.md").read_text().startswith("# Plan of smoke\n")
+    assert capsys.readouterr().err == render_text(plan) + "\n"
+    assert plan["run"] == "smoke" and [stage["name"] for stage in plan["stages"]] == ["sft", "dpo"]
+    assert [stage["hours_limit"] for stage in plan["stages"]] == [6, 6], "three attempts of two hours"
+    assert (tmp_path / "results" / "smoke" / "plan.md").read_text() == render_markdown(plan)
 
 
 BAD = [("max_steps", "many"), ("max_length", "long"), ("num_train_epochs", 0)]
@@ -33,7 +34,8 @@ BAD = [("max_steps", "many"), ("max_length", "long"), ("num_train_epochs", 0)]
 @pytest.mark.parametrize(("argument", "value"), BAD)
 def test_an_argument_that_is_not_a_number_gives_one_line(tmp_path: Path, argument: str, value: Any) -> None:
     stages = {"sft": {"method": "sft", "from": "base", "dataset": "sums", "args": {argument: value}}}
-    given = options(tmp_path, stages=stages, datasets=read_config("recipes/smoke.yaml", tmp_path).as_dict()["datasets"])
+    datasets = read_config("recipes/smoke.yaml", tmp_path).as_dict()["datasets"]
+    given = options(tmp_path, stages=stages, expectations={}, datasets=datasets)
     given["config"]["datasets"].pop("pairs")
     (line,) = error_lines(run_script("plan.plan", tmp_path, **given))
     assert line.startswith(f"error: stages.sft.args.{argument}: a ") and line.endswith(f"(given: {value!r})")

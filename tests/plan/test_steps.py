@@ -55,6 +55,7 @@ def test_steps_are_those_of_the_trainer(
         ({"num_generations": 4}, 1),
         ({"num_generations": 4, "gradient_accumulation_steps": 3, "num_iterations": 2}, 2),
         ({"num_generations": 2, "steps_per_generation": 6, "gradient_accumulation_steps": 4}, 1),
+        ({"num_generations": 2, "steps_per_generation": 10, "gradient_accumulation_steps": 4}, 1),
         ({"num_generations": 8, "generation_batch_size": 64}, 2),
     ],
     ids=str,

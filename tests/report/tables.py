@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from scripts.common.config import RowType
+from scripts.common.config import ExpectedChange, RowType
 from scripts.common.records import (
     Ability,
     BaseFacts,
@@ -21,6 +21,7 @@ from scripts.common.records import (
     OriginFacts,
     OtherMetric,
     Overlap,
+    Registration,
     Score,
     SeedComparison,
     SourceFacts,
@@ -340,12 +341,18 @@ def make_comparison(
         "baseline_score": before,
         "model_score": after,
         "difference": after - before,
+        "origin": None,
         "ci_low": after - before - 0.05,
         "ci_high": after - before + 0.05,
         "smallest_difference": 0.071,
         "margin": None,
         "is_held": None,
+        "p_margin": None,
+        "p_beyond": None,
         "p_value": 0.2 if verdict == "no difference found" else 0.0001,
+        "family": "all",
+        "expected": None,
+        "outcome": None,
         "p_adjusted": 0.4 if verdict == "no difference found" else 0.0006,
         "verdict": verdict,
     }
@@ -368,10 +375,25 @@ def make_seed_comparison(**changes: Any) -> SeedComparison:
         "ci_low": 0.1,
         "ci_high": 0.4,
         "p_value": 0.004,
+        "family": "all",
+        "expected": None,
+        "outcome": None,
         "p_adjusted": 0.004,
         "verdict": "improved",
     }
     return change(row, **changes)
+
+
+def make_registration(*expectations: ExpectedChange, **changes: Any) -> Registration:
+    """Expectations that were registered before training."""
+    entry: Registration = {
+        "created": "2026-11-28T09:30:00+00:00",
+        "commit": "0123456789abcdef",
+        "config_sha256": "12" * 32,
+        "after_training": False,
+        "expectations": list(expectations),
+    }
+    return change(entry, **changes)
 
 
 def make_tables() -> Tables:
@@ -408,6 +430,7 @@ def make_tables() -> Tables:
             for place, (name, _) in enumerate(benchmarks)
         ],
         seed_comparisons=[],
+        registered=[make_registration()],
         abilities=make_abilities(),
     )
 
@@ -431,6 +454,7 @@ def write_tables(folder: Path, tables: Tables, items: Mapping[str, Sequence[Item
     single: dict[str, Sequence[object]] = {
         "comparison": tables.comparisons,
         "seed-comparison": tables.seed_comparisons,
+        "expectations": tables.registered,
         "abilities": tables.abilities,
         "forecast": tables.forecast,
     }

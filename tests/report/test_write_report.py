@@ -15,6 +15,7 @@ from tests.report.tables import (
     make_comparison,
     make_items,
     make_overlap,
+    make_registration,
     make_score,
     make_seed_comparison,
     make_tables,
@@ -138,7 +139,7 @@ def test_refuses_models_with_different_items(write: Write) -> None:
 def test_a_run_without_stages_has_no_training_and_no_verdicts(write: Write) -> None:
     tables = make_tables()
     scores = [score for score in tables.scores if score["model"] == "base"]
-    report = write(Tables([], tables.base, [], [], [], scores, [], [], []))
+    report = write(Tables([], tables.base, [], [], [], scores, [], [], [make_registration()], []))
     assert "There is nothing to compare" in report
     assert "figures/training.svg" not in report and "McNemar" not in report and "# Data" not in report
 

@@ -141,7 +141,7 @@ def test_a_request_that_cannot_be_met_is_reported(
 
 def test_nine_evaluations_on_four_of_eight_gpus(two_nodes: Cluster, tmp_path: Path) -> None:
     """SLURM would allot all eight GPUs. The configuration limits the run to four, and the run uses all four."""
-    recipe = smoke(gpus=4, evaluate={"gpus": 1}) | {"stages": {}, "datasets": {}}
+    recipe = smoke(gpus=4, evaluate={"gpus": 1}) | {"stages": {}, "expectations": {}, "datasets": {}}
     section = recipe["benchmarks"]["chain_sum"]
     recipe["benchmarks"] = {
         f"sum{number}": section | {"source": section["source"] | {"seed": 100 * number}} for number in range(9)

@@ -33,5 +33,15 @@ def test_dpo_does_not_lower_exact_match(comparison: dict[tuple[str, str, str], d
     assert row["difference"] >= 0 or row["p_value"] >= 0.05
 
 
+def test_all_expectations_are_confirmed(comparison: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+    outcomes = {place: row["outcome"] for place, row in comparison.items() if row["expected"]}
+    assert outcomes == {
+        ("chain_sum", "base", "sft"): "confirmed",
+        ("sums", "base", "sft"): "confirmed",
+        ("pairs", "sft", "dpo"): "confirmed",
+        ("chain_sum", "sft", "dpo"): "confirmed",
+    }
+
+
 def test_there_is_a_report() -> None:
     assert (RESULTS / "report.pdf").read_bytes().startswith(b"%PDF")

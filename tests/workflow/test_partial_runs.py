@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_an_evaluation_of_only_the_base_gives_a_report(tmp_path: Path) -> None:
-    recipe = copy.deepcopy(read_recipe("smoke")) | {"stages": {}, "datasets": {}}
+    recipe = copy.deepcopy(read_recipe("smoke")) | {"stages": {}, "expectations": {}, "datasets": {}}
     run = snakemake(tmp_path, "--configfile", write_recipe(tmp_path, recipe), "--cores", "2")
     assert run.returncode == 0, run.stdout[-3000:]
     assert json.loads((tmp_path / "results/smoke/comparison.json").read_text()) == []

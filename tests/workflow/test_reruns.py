@@ -37,6 +37,8 @@ FILTERED = SFT | _answers("base") | {"filter_dataset sums", "inspect_rows sums 0
 SEED = SFT | _scores("base") | {"filter_dataset sums", "filter_dataset more_sums"}
 SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")}
 
+EXPECTED = REPORT | MODEL_CARDS | {"register_expectations", "compare_models", "compare_seeds", "collect_results"}
+
 CHANGES: list[tuple[str, Any, set[str]]] = [
     ("stages.dpo.args.beta", 0.2, DPO | {"check_stage dpo"}),
     ("stages.sft.args.learning_rate", 2e-3, SFT | {"check_stage sft"}),
@@ -45,6 +47,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("datasets.pairs.test", 7, PAIRS),
     ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),
     ("benchmarks.chain_sum.shots", 1, SHOTS),
+    ("expectations.dpo", {"pairs": "improves"}, EXPECTED),
     ("comparison.alpha", 0.01, REPORT | MODEL_CARDS | {"compare_models", "compare_seeds", "collect_results"}),
     ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | MODEL_CARDS | DATA | {"plot_training", "plot_scores"}),
     ("report.language", "zh", REPORT),

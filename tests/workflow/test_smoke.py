@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.common.records import Comparison
 from tests.workflow.running import RECIPES, planned_jobs, snakemake
 
 pytestmark = pytest.mark.slow
-KEYS = {
-    "benchmark", "metric", "baseline", "model", "n", "baseline_score", "model_score", "difference", "ci_low", "ci_high",
-    "p_value", "p_adjusted", "verdict", "smallest_difference", "margin", "is_held",
-}  # fmt: skip
 
 
 def test_there_is_a_report(finished: Path) -> None:
@@ -40,10 +37,20 @@ def test_check_data_shows_the_trained_span(finished: Path) -> None:
 
 def test_each_stage_is_compared_with_its_parent_and_the_base(finished: Path) -> None:
     rows = json.loads((finished / "results/smoke/comparison.json").read_text())
-    assert all(set(row) == KEYS for row in rows)
+    assert all(row.keys() == Comparison.__annotations__.keys() for row in rows)
     compared = {(row["benchmark"], row["baseline"], row["model"]) for row in rows}
     pairs = [("base", "sft"), ("sft", "dpo"), ("base", "dpo")]
     assert compared == {(benchmark, *pair) for benchmark in ("chain_sum", "traps", "pairs", "sums") for pair in pairs}
+    expected = {(row["benchmark"], row["model"]): (row["expected"], row["family"]) for row in rows if row["outcome"]}
+    assert expected == {
+        ("chain_sum", "sft"): ("improves", "confirmatory"),
+        ("chain_sum", "dpo"): ("holds", "confirmatory"),
+        ("pairs", "dpo"): ("improves", "confirmatory"),
+    }
+    (registered,) = json.loads((finished / "results/smoke/expectations.json").read_text())
+    assert not registered["after_training"] and len(registered["expectations"]) == 3
+    unread = [row["origin"]["unreadable"]["items"] for row in rows if row["origin"]]
+    assert len(unread) == 3 and {row["benchmark"] for row in rows if row["origin"]} == {"chain_sum"}
 
 
 def test_every_manifest_records_versions_inputs_and_costs(finished: Path) -> None:

@@ -21,7 +21,7 @@ def plan(folder: Path, *targets: str, recipe: str | None = "smoke") -> set[str]:
 def test_sft_needs_its_data_and_the_base(tmp_path: Path) -> None:
     assert plan(tmp_path, "sft") == {
         "sft", "train_sft sft", "filter_dataset sums", "inspect_rows sums 0", "download_dataset sums", "download_model",
-        "download_benchmark chain_sum", "download_benchmark traps", "check_stage sft",
+        "download_benchmark chain_sum", "download_benchmark traps", "check_stage sft", "register_expectations",
     }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_every_recipe_plans(tmp_path: Path) -> None:
 def rules(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Names of the pipeline's rules: those of a run without stages and benchmarks."""
     folder = tmp_path_factory.mktemp("rules")
-    recipe = read_recipe("smoke") | {"stages": {}, "datasets": {}, "benchmarks": {}}
+    recipe = read_recipe("smoke") | {"stages": {}, "expectations": {}, "datasets": {}, "benchmarks": {}}
     run = snakemake(folder, "--list-rules", "--configfile", write_recipe(folder, recipe))
     assert run.returncode == 0, run.stdout[-3000:]
     return run.stdout.split()

@@ -29,6 +29,7 @@ def test_a_stage_keeps_its_time_limit(finished: Path, tmp_path: Path) -> None:
     recipe["stages"] = {"sft": recipe["stages"]["sft"] | {"time_limit": LIMIT / 3600}}
     recipe["stages"]["sft"]["args"] |= {"max_steps": round(MINUTES * 60 / pace), "lr_scheduler_type": "cosine"}
     recipe["datasets"] = {"sums": recipe["datasets"]["sums"]}
+    recipe["expectations"] = {}
     path = write_recipe(tmp_path, recipe)
 
     command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--directory", tmp_path]

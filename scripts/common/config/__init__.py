@@ -27,6 +27,7 @@ from scripts.common.config.dataset import (
     RowType,
     Sample,
 )
+from scripts.common.config.expectation import Expected, ExpectedChange
 from scripts.common.config.filters import STEPS, Filters
 from scripts.common.config.judge import Judge
 from scripts.common.config.model import FileModel, HubModel, Model, ModelSource, PackageModel, RandomModel
@@ -47,6 +48,8 @@ __all__ = [
     "BenchmarkSource",
     "Config",
     "Dataset",
+    "Expected",
+    "ExpectedChange",
     "FileBenchmark",
     "FileDataset",
     "FileModel",

@@ -25,6 +25,13 @@ class Comparison(Section):
         description="Significance level of the verdicts after Holm's correction. Intervals of differences are at "
         "1 - alpha.",
     )
+    changed_share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Share of the items whose score changes between two models. `snakemake plan` assumes it to "
+        "estimate what the expectations can show.",
+    )
     grades: dict[Name, float] = Field(
         {"weak": 0.0, "fair": 0.4, "good": 0.6, "strong": 0.8},
         description="Grades of the abilities, each with the lowest mean score (0 to 1) that earns it.",

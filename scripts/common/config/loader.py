@@ -116,6 +116,7 @@ def _find_broken_references(config: Config) -> Iterator[str]:
         elif isinstance(dataset.source, RejectionsDataset) and row_types - {"preference"}:
             yield f"datasets.{name}: {methods} cannot train on preference pairs; use another data set"
     yield from _broken_judge(config)
+    yield from _broken_expectations(config)
     yield from _find_taken_names(config, rules=())  # `_find_circle` needs unique names
 
 
@@ -155,6 +156,33 @@ def _broken_judge(config: Config) -> Iterator[str]:
         for group in ("benchmarks", "datasets"):
             if name in getattr(config, group):
                 yield f"{group}.{name}: this name is taken by the judge's score; choose another"
+
+
+def _broken_expectations(config: Config) -> Iterator[str]:
+    """Expectations of unknown models or scores, of scores that cannot hold, and two of the same score."""
+    seen: dict[tuple[str, str, str], str] = {}
+    for name, expectation in config.expectations.items():
+        where, model = f"expectations.{name}", expectation.of or name
+        if expectation.of is None and name not in config.stages:
+            yield f"{where}: there is no stage '{name}'; name one in `of`{nearest(name, list(config.stages))}"
+            continue
+        yield from _unless_known(f"{where}.of", "stage", model, list(config.stages))
+        if model not in config.stages:
+            continue
+        baseline = expectation.against or config.stages[model].parent
+        if expectation.against == model:
+            yield f"{where}.against: '{model}' cannot be compared with itself; name another model"
+        elif expectation.against:
+            yield from _unless_known(f"{where}.against", "model", baseline, [BASE, *config.stages])
+        for score, expected in expectation.scores.items():
+            yield from _unless_known(f"{where}.{score}", "score", score, config.scores)
+            benchmark = config.benchmarks.get(score)
+            if expected == "holds" and score in config.scores and not (benchmark and benchmark.margin):
+                remedy = f"set benchmarks.{score}.margin" if benchmark else "expect it of a benchmark"
+                yield f"{where}.{score}: 'holds' needs a margin, the drop that you tolerate; {remedy}"
+            other = seen.setdefault((model, baseline, score), name)
+            if other != name:
+                yield f"{where}.{score}: expectations.{other} says this already; remove one of them"
 
 
 def _broken_rejections(config: Config, name: str) -> Iterator[str]:

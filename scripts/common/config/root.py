@@ -11,6 +11,7 @@ from pydantic import Field
 from scripts.common.config.benchmark import Benchmark
 from scripts.common.config.comparison import Comparison, SeedGroup
 from scripts.common.config.dataset import FORMATS, Dataset, RejectionsDataset, RowType
+from scripts.common.config.expectation import Expectation, ExpectedChange
 from scripts.common.config.judge import Judge
 from scripts.common.config.model import Model
 from scripts.common.config.plan import Plan
@@ -37,6 +38,9 @@ class Config(Section):
     )
     benchmarks: dict[Name, Benchmark] = Field(
         {}, description="Benchmarks, under names that you choose. `snakemake <name>` scores all models on one."
+    )
+    expectations: dict[Name, Expectation] = Field(
+        {}, description="What training should change, under names that you choose; the name of a stage is enough."
     )
     comparison: Comparison = Field(Comparison(), description="How models are compared and graded.")
     judge: Judge | None = Field(
@@ -169,6 +173,26 @@ class Config(Section):
 
     @property
     def comparisons(self) -> list[tuple[str, str]]:
-        """Pairs (baseline, model): each stage against its parent, then against base."""
+        """Pairs (baseline, model): each stage against its parent, then against base, then what else is expected."""
         pairs = [(self.stages[n].parent, n) for n in self.lineage()]
-        return pairs + [(BASE, n) for n in self.lineage() if (BASE, n) not in pairs]
+        pairs += [(BASE, n) for n in self.lineage()]
+        pairs += [(one["baseline"], one["model"]) for one in self.expected_changes]
+        return list(dict.fromkeys(pairs))
+
+    @property
+    def expected_changes(self) -> list[ExpectedChange]:
+        """What is expected of each score of each stage, in the order of the configuration."""
+        changes: list[ExpectedChange] = []
+        for name, expectation in self.expectations.items():
+            model = expectation.of or name
+            for score, expected in expectation.scores.items():
+                changes.append(
+                    {
+                        "model": model,
+                        "baseline": expectation.against or self.stages[model].parent,
+                        "benchmark": score,
+                        "expected": expected,
+                        "margin": self.benchmarks[score].margin if expected == "holds" else None,
+                    }
+                )
+        return changes

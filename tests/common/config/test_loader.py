@@ -83,7 +83,7 @@ def test_a_name_that_is_also_a_kind_stays_in_the_path(name: str) -> None:
 
 def test_a_key_unlike_any_other_gets_a_list_of_known_keys() -> None:
     (line,) = _refused(_with("comparison/zzzzzz", 1))
-    assert line == "mine.yaml: comparison.zzzzzz: unknown key; known: alpha, grades"
+    assert line == "mine.yaml: comparison.zzzzzz: unknown key; known: alpha, changed_share, grades"
 
 
 WRONG_VALUES = [
@@ -166,6 +166,32 @@ BROKEN_REFERENCES = [
         "judge",
         {"url": "http://x", "model": "m", "benchmark": "chain_sum"},
         "judge.benchmark: 'chain_sum' has no rubrics",
+    ),
+    ("expectations/stf", {"pairs": "improves"}, "expectations.stf: there is no stage 'stf'; name one in `of`; did you"),
+    ("expectations/end", {"of": "dpoo", "pairs": "improves"}, "expectations.end.of: unknown stage 'dpoo'; did you"),
+    ("expectations/dpo/against", "bse", "expectations.dpo.against: unknown model 'bse'; did you mean 'base'?"),
+    ("expectations/dpo/against", "dpo", "expectations.dpo.against: 'dpo' cannot be compared with itself; name another"),
+    ("expectations/dpo/chain_sun", "improves", "expectations.dpo.chain_sun: unknown score 'chain_sun'; did you mean"),
+    (
+        "expectations/dpo/traps",
+        "holds",
+        "expectations.dpo.traps: 'holds' needs a margin, the drop that you",
+    ),
+    (
+        "expectations/dpo/sums",
+        "holds",
+        "expectations.dpo.sums: 'holds' needs a margin, the drop that you tol",
+    ),
+    (
+        "expectations/dpo/traps",
+        "rises",
+        "expectations.dpo.traps: input should be 'improves' or 'holds' (given",
+    ),
+    ("expectations/dpo", {"against": "base"}, "expectations.dpo: it expects nothing; add a score with 'improves' or"),
+    (
+        "expectations/again",
+        {"of": "sft", "against": "base", "chain_sum": "holds"},
+        "expectations.again.chain_sum: expectations.sft says this already; remove one of them",
     ),
     ("datasets/chain_sum", SMOKE["datasets"]["sums"], "datasets.chain_sum: this name is taken by benchmarks.chain_sum"),
     ("datasets/sft", SMOKE["datasets"]["sums"], "datasets.sft: this name is taken by stages.sft"),

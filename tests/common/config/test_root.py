@@ -80,4 +80,22 @@ def test_rows_are_searched_for_all_benchmarks_unless_overlap_is_ignored(overlap:
 
 
 def test_a_run_without_benchmarks_searches_for_none() -> None:
-    assert load_config(read_recipe("smoke") | {"benchmarks": {}}).compared_benchmarks("sums") == []
+    assert load_config(read_recipe("smoke") | {"benchmarks": {}, "expectations": {}}).compared_benchmarks("sums") == []
+
+
+def test_expectations_are_about_a_stage_and_its_parent_unless_they_name_others() -> None:
+    raw = read_recipe("smoke")
+    raw["expectations"] = {
+        "dpo": {"pairs": "improves", "chain_sum": "holds"},
+        "late": {"of": "dpo", "against": "base", "sums": "improves"},
+        "back": {"of": "sft", "against": "dpo", "pairs": "improves"},
+    }
+    config = load_config(raw)
+    assert [(one["model"], one["baseline"], one["benchmark"], one["expected"]) for one in config.expected_changes] == [
+        ("dpo", "sft", "pairs", "improves"),
+        ("dpo", "sft", "chain_sum", "holds"),
+        ("dpo", "base", "sums", "improves"),
+        ("sft", "dpo", "pairs", "improves"),
+    ]
+    assert [one["margin"] for one in config.expected_changes] == [None, 0.5, None, None]
+    assert config.comparisons == [("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "sft")]
