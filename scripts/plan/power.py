@@ -3,13 +3,17 @@
 All scores are counted as right or wrong. Graded scores vary less, so they can show smaller differences.
 """
 
+from typing import Any
+
 import numpy as np
-from scipy import stats
+from scipy import special  # scipy.stats takes as long to import as all the rest of a plan
 
 from scripts.common.config import Config, ExpectedChange
 from scripts.common.paths import RunPaths
 from scripts.common.records import Certainty, ExpectationPlan
 from scripts.plan.evaluation import count_items
+
+Numbers = np.ndarray[Any, np.dtype[Any]]
 
 POWER = 0.8
 """Probability with which a true difference should be confirmed."""
@@ -53,10 +57,20 @@ def gain_power(n: int, share: float, gain: float, alpha: float) -> float:
     probability (1 + gain / share) / 2.
     """
     share = max(share, gain)
-    changed = np.arange(n + 1)
-    needed = stats.binom.isf(alpha / 2, changed, 0.5)  # more than these must have changed for the better
-    found = stats.binom.sf(needed, changed, (1 + gain / share) / 2)
-    return float((stats.binom.pmf(changed, n, share) * found).sum())
+    changed = np.arange(1, n + 1)
+    found = special.bdtrc(largest_without_finding(changed, alpha), changed, (1 + gain / share) / 2)
+    ways = special.gammaln(n + 1) - special.gammaln(changed + 1) - special.gammaln(n - changed + 1)
+    probability = np.exp(ways + special.xlogy(changed, share) + special.xlog1py(n - changed, -share))
+    return float((probability * found).sum())
+
+
+def largest_without_finding(changed: Numbers, alpha: float) -> Numbers:
+    """The largest number of items that changed for the better with which the test finds no gain, of each number.
+
+    It is the smallest x for which more than x of as many fair coins have a probability of at most alpha / 2.
+    """
+    guess = np.ceil(special.bdtrik(1 - alpha / 2, changed, 0.5))
+    return np.where(special.bdtrc(guess - 1, changed, 0.5) <= alpha / 2, guess - 1, guess)
 
 
 def detectable_gain(n: int, share: float, alpha: float) -> float | None:
@@ -82,4 +96,4 @@ def smallest_finding(n: int, alpha: float) -> float | None:
 
 def excluded_drop(n: int, share: float, alpha: float) -> float:
     """The smallest drop that is excluded with a probability of POWER if there is none, by the normal approximation."""
-    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) * np.sqrt(share / n))
+    return float((special.ndtri(1 - alpha / 2) + special.ndtri(POWER)) * np.sqrt(share / n))

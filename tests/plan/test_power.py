@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from scripts.common.config.loader import load_config
 from scripts.common.paths import RunPaths
@@ -15,6 +16,7 @@ from scripts.plan.power import (
     detectable_gain,
     excluded_drop,
     gain_power,
+    largest_without_finding,
     plan_expectations,
     smallest_finding,
 )
@@ -30,6 +32,13 @@ def test_power_by_hand() -> None:
     assert gain_power(8, 1.0, 0.8, 0.08) == pytest.approx(0.9**8 + 8 * 0.9**7 * 0.1)
     assert gain_power(8, 0.2, 0.8, 0.05) == pytest.approx(sum(_pmf(8, k, 0.8) for k in (6, 7, 8)))
     assert gain_power(5, 1.0, 1.0, 0.05) == 0.0
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.03125, 0.0125, 0.0001])
+def test_the_critical_values_are_those_of_the_binomial_distribution(alpha: float) -> None:
+    changed = np.arange(1, 400)
+    found = largest_without_finding(changed, alpha)
+    assert found.tolist() == stats.binom.isf(alpha / 2, changed, 0.5).tolist()
 
 
 def _pmf(n: int, k: int, p: float) -> float:
