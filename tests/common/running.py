@@ -34,7 +34,7 @@ def script_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    # A script that starts elsewhere cannot tell mutmut which functions it called (`make mutate`).
+    # mutmut does not see which functions a script in another process calls (`make mutate`).
     return environment | ({"MUTANT_UNDER_TEST": ""} if environment.get("MUTANT_UNDER_TEST") == "stats" else {})
 
 
