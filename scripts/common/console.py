@@ -22,7 +22,8 @@ NO_SPACE = ("No space left on device", "Disk quota exceeded", "inline_container.
 NO_MEMORY = ("out of memory", "can't allocate memory")
 """Torch's error messages for full GPU memory and full main memory."""
 
-_terminal: TextIO = sys.stderr
+_terminal: TextIO | None = None
+"""The terminal, while `sys.stderr` goes to a log."""
 
 
 def say(message: str, always: bool = False) -> None:
@@ -32,9 +33,9 @@ def say(message: str, always: bool = False) -> None:
     """
     if os.environ.get("RANK", "0") != "0" and not always:
         return
-    print(message, file=_terminal, flush=True)
-    if _terminal is not sys.stderr:
-        print(message, file=sys.stderr, flush=True)
+    if _terminal:  # first, since the disk with the log may be full
+        print(message, file=_terminal, flush=True)
+    print(message, file=sys.stderr, flush=True)
 
 
 class Progress:
