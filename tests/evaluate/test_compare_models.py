@@ -295,3 +295,24 @@ def test_a_drop_beyond_the_margin_contradicts(tmp_path: Path) -> None:
     assert (row["outcome"], row["verdict"], row["is_held"]) == ("not confirmed", "worsened", False)
     (row,) = _call(tmp_path, ["base:sft"], scores, _expect("sft", "b", "improves"), margins={"b": 0.12})
     assert (row["outcome"], row["verdict"], row["is_held"]) == ("contradicted", "worsened", False)
+
+
+def test_scores_that_hold_are_corrected_by_holm(tmp_path: Path) -> None:
+    """With a margin of 0.105, `b` holds at an alpha of 0.05 but not of 0.025. `c` did not change at all."""
+    scores = [_write(tmp_path, model, "b", list(_halves(model).items.values())) for model in SIDES]
+    scores += [_write(tmp_path, model, "c", [1.0, 0.0] * 100) for model in SIDES]
+    expected = [_expect("sft", "b", "holds"), _expect("sft", "c", "holds")]
+    margins = {"b": 0.105, "c": 0.3}
+    b, c = _call(tmp_path, ["base:sft"], scores, *expected, margins=margins)
+    assert HALVES[0.05] < 0.105 and 0.025 < b["p_margin"] < 0.05  # type: ignore[operator]
+    assert (b["outcome"], b["is_held"], b["verdict"]) == (c["outcome"], c["is_held"], c["verdict"])
+    assert (b["outcome"], b["is_held"], b["verdict"]) == ("confirmed", True, "held")
+    b, _ = _call(tmp_path, ["base:sft"], scores, margins=margins)
+    assert (b["outcome"], b["is_held"]) == (None, False), "without expectations, the margins share alpha"
+
+
+def test_the_seed_determines_the_rows(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    scores = [_write(tmp_path, model, "b", generator.random(20).round(3).tolist()) for model in SIDES]
+    first, again, other = (_call(tmp_path, ["base:sft"], scores, seed=seed) for seed in (1, 1, 2))
+    assert first == again and first[0]["ci_low"] != other[0]["ci_low"]

@@ -165,7 +165,9 @@ def test_each_seed_is_compared_with_its_own_baseline(tmp_path: Path, scored: Cal
     assert row["differences"] == [0.0, 0.25] and row["difference"] == 0.125
     assert row["seed_deviation"] == pytest.approx(0.25 / 2**0.5), "with n - 1 = 1"
     assert row["verdict"] == "no difference found", "the two seeds disagree"
-    assert len(read_json(tmp_path / "manifest.json")["inputs"]) == 5
+    manifest = read_json(tmp_path / "manifest.json")
+    assert len(manifest["inputs"]) == 5 and manifest["facts"]["comparisons"] == 1
+    assert manifest["config"]["comparisons"][0]["stage"] == "new" and manifest["config"]["alpha"] == 0.05
     assert run(tmp_path, paths, []) == []
 
 

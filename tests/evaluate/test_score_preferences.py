@@ -104,7 +104,7 @@ def test_script(tmp_path: Path, tiny_model: Path, model: Any, tokenizer: Any) ->
     written = read_json(tmp_path / "base" / "pairs.json")
     assert written["n"] == len(rows)
     assert written["score"] == pytest.approx(sum(item["score"] for item in items) / len(rows))
-    assert written["metric"] == "preference_accuracy"
+    assert (written["benchmark"], written["model"], written["metric"]) == ("pairs", "base", "preference_accuracy")
     others = {other["metric"]: other for other in written["others"]}
     margins = [item["chosen_log_probability"] - item["rejected_log_probability"] for item in items]
     assert others["margin"]["score"] == pytest.approx(sum(margins) / len(rows))

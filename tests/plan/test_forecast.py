@@ -11,7 +11,7 @@ from scripts.common.config import Config, Lora
 from scripts.common.config.loader import load_config
 from scripts.common.files import read_json, write_json
 from scripts.common.paths import REPOSITORY, RunPaths
-from scripts.plan.forecast import _fits_memory, make_plan
+from scripts.plan.forecast import _fits_memory, describe_device, make_plan
 from scripts.plan.rendering import quantity, render_text
 from tests.plan.stages import CONFIG, make_manifest, make_shape, read_config
 
@@ -352,3 +352,23 @@ def test_a_stage_can_use_the_time_of_all_attempts(tmp_path: Path) -> None:
     once, thrice = (make_plan(config, RunPaths("x", tmp_path), attempts)["stages"][0] for attempts in (1, 3))
     assert (once["hours_limit"], once["verdict"]["fits_time"]) == (2, None), "only an upper bound is too long"
     assert (thrice["hours_limit"], thrice["verdict"]["fits_time"]) == (6, True)
+
+
+def test_the_device_in_words(tmp_path: Path) -> None:
+    def describe(gpu: str | None, **train: int) -> str:
+        sections = {"resources": {"train": train}, "plan": {"gpu": gpu}}
+        return describe_device(read_config("recipes/smoke.yaml", tmp_path, **sections))
+
+    assert describe("H100", gpus=2) == "2 x H100"
+    assert describe(None, gpus=1) == "1 x GPU (model not set in plan.gpu)"
+    assert describe("H100", gpus=0, cpus=3) == "1 x CPU, 3 threads"
+
+
+def test_the_reason_of_an_unknown_throughput(tmp_path: Path) -> None:
+    def explain(gpu: str | None, gpus: int) -> Any:
+        return known_stage(tmp_path, resources={"train": {"gpus": gpus}}, plan={"gpu": gpu})["pace"]
+
+    assert explain("H100", 0) == "unknown: no similar stage was measured on a CPU, and none is assumed"
+    assert explain(None, 1) == "unknown: plan.gpu is not set"
+    unlisted = "unknown: no similar stage was measured on Radeon, and scripts/common/gpus.py does not list it"
+    assert explain("Radeon", 1) == unlisted

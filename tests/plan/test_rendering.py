@@ -160,6 +160,12 @@ def test_the_markdown_has_the_same_tables_and_the_memory_by_purpose() -> None:
     assert aligned[0] == "| :-- " + "| --: " * 13 + "| :-- |" and aligned[2] == "| :-- | :-- | :-- | --: | :-- | :-- |"
 
 
+def test_known_rows_need_no_advice() -> None:
+    for rows, tokens in (("measured", "expected"), ("measured", "measured"), ("expected", "expected")):
+        stage = make_stage_plan("sft", rows_are=rows, tokens_are=tokens)
+        assert "`snakemake data`" not in render_text(make_run_plan(stages=[stage]))
+
+
 def test_unknown_costs_have_no_columns_and_empty_tables_no_title() -> None:
     unknown: Costs = {"gpu_hours": None, "energy_kwh": None, "money": None}
     totals: Totals = {**unknown, "training_gpu_hours": None, "evaluation_gpu_hours": None}

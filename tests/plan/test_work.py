@@ -1,6 +1,7 @@
 """The work of a stage, and its largest batch."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,21 @@ def test_packed_rows_have_the_tokens_of_their_examples() -> None:
     """500 rows with two examples each: a step of eight rows trains on 16 examples."""
     done = work(sequences=500, args={"packing": True, "max_length": 100, "max_steps": 10})
     assert (done.tokens, done.flops) == (160 * 50, 600 * 8_000 + 9 * 400_000)
+
+
+def test_neither_grpo_nor_a_stage_without_validation_rows_is_validated() -> None:
+    """Validation of GRPO samples answers, which are not counted."""
+    for stage, rows in (
+        (make_stage(method="grpo", args={"max_completion_length": 30}), ROWS),
+        (make_stage(), replace(ROWS, validation=0)),
+    ):
+        never = make_stage(method=stage.method, args=stage.args | {"eval_strategy": "no"})
+        schedule = Schedule(1_000, 32, 32, 10)
+        assert count_work(stage, rows, schedule, COST) == count_work(never, rows, schedule, COST)
+
+
+def test_an_unknown_number_of_rows_is_not_counted() -> None:
+    assert count_work(make_stage(), replace(ROWS, train=None), Schedule(1_000, 32, 32, 10), COST) is None
 
 
 def test_rows_with_unknown_tokens_are_not_counted() -> None:

@@ -200,6 +200,8 @@ def test_totals_include_all_attempts() -> None:
         **{"flops": 7e9, "mfu": pytest.approx(0.25), "energy_kwh": pytest.approx(1.0), "peak_train_memory_gb": 2.0},
     }
     assert summarise_steps([], None)["tokens_per_second"] is None
+    short = summarise_steps([{"step": 1, "loss": 1.0, "seconds": 2.26, "tokens": 9.0, "memory_gb": 1.2345}], None)
+    assert (short["train_seconds"], short["peak_train_memory_gb"]) == (2.3, 1.23)
 
 
 def test_the_table_of_the_steps(tmp_path: Path) -> None:
