@@ -51,7 +51,8 @@ def read_mutants(folder: Path) -> Iterator[Mutant]:
         source = path.relative_to(folder).as_posix().removesuffix(".meta")
         results = json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"]
         for name, code in results.items():
-            yield Mutant(source, name, status_by_exit_code[code])
+            if code is not None:
+                yield Mutant(source, name, status_by_exit_code[code])
 
 
 def read_equivalents() -> dict[str, set[str]]:
