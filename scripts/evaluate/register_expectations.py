@@ -45,10 +45,14 @@ def register(entries: list[Registration], entry: Registration) -> list[Registrat
         entries: earlier entries, oldest first.
         entry: the new one.
     """
-    newest: list[ExpectedChange] | None = entries[-1]["expectations"] if entries else None
-    if newest == entry["expectations"]:
+    if entries and _sorted(entries[-1]) == _sorted(entry):
         return entries
     return [*entries, entry] if entry["after_training"] else [entry]
+
+
+def _sorted(entry: Registration) -> list[ExpectedChange]:
+    """The expectations of an entry, whose order in the configuration means nothing."""
+    return sorted(entry["expectations"], key=lambda one: (one["model"], one["baseline"], one["benchmark"]))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def test_the_same_expectations_keep_their_date() -> None:
     assert register([FIRST], {**FIRST, "created": "2030-01-01T00:00:00+00:00", "after_training": True}) == [FIRST]
 
 
+def test_another_order_is_no_change() -> None:
+    both = make_registration(_change("sums"), _change("talk"))
+    assert register([both], make_registration(_change("talk"), _change("sums"), after_training=True)) == [both]
+
+
 def _run(folder: Path, *expected: ExpectedChange, **options: Any) -> list[Registration]:
     options = {"config_sha256": "ab" * 32, "output": "expectations.json"} | options
     call_main("evaluate.register_expectations", folder, expectations=json.dumps(expected), **options)
