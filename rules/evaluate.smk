@@ -32,17 +32,17 @@ rule download_benchmark:
 rule run_benchmark:
     input:
         model=paths.model("{model}"),
-        benchmark=paths.benchmark("{benchmark}"),
-        task=lambda wildcards: own_task_files(cfg.benchmarks[wildcards.benchmark].task),
-        scoring=lambda wildcards: own_scoring(cfg.benchmarks[wildcards.benchmark].task),
+        benchmark=lambda wildcards: paths.benchmark(cfg.benchmark_of[wildcards.benchmark]),
+        task=lambda wildcards: own_task_files(cfg.protocols[wildcards.benchmark].task),
+        scoring=lambda wildcards: own_scoring(cfg.protocols[wildcards.benchmark].task),
     output:
         by_item=paths.items("{model}", "{benchmark}"),
         scores=paths.score("{model}", "{benchmark}"),
     log:
         paths.log("run_benchmark", "{model}", "{benchmark}"),
     wildcard_constraints:
-        benchmark=one_of(cfg.benchmarks),
-    priority: lambda wildcards: cfg.benchmarks[wildcards.benchmark].cost
+        benchmark=one_of(cfg.protocols),
+    priority: lambda wildcards: cfg.protocols[wildcards.benchmark].cost
     conda:
         "../envs/posttrain.yaml"
     threads: benchmark_resources(cfg)["cpus_per_task"]
@@ -50,13 +50,13 @@ rule run_benchmark:
         **benchmark_resources(cfg),
     params:
         compute=compute_environment(cfg.resources.evaluate),
-        launcher=lambda wildcards: benchmark_launcher(cfg.benchmarks[wildcards.benchmark]),
-        config=lambda wildcards: as_json(cfg.benchmarks[wildcards.benchmark].identity()),
+        launcher=lambda wildcards: benchmark_launcher(cfg.protocols[wildcards.benchmark]),
+        config=lambda wildcards: as_json(cfg.protocols[wildcards.benchmark].identity()),
         dtype=cfg.model.dtype,
         seed=cfg.run.seed,
         cpus=cpu_threads(cfg.resources.evaluate),
         tasks=str(OWN_TASKS),
-        mirror=lambda wildcards: paths.mirror(wildcards.benchmark),
+        mirror=lambda wildcards: paths.mirror(cfg.benchmark_of[wildcards.benchmark]),
         batch_sizes=lambda wildcards: paths.batch_sizes(wildcards.benchmark),
     shell:
         "exec {params.compute} {params.launcher} scripts.evaluate.run_benchmark"
@@ -200,7 +200,7 @@ rule compare_models:
     params:
         alpha=cfg.comparison.alpha,
         seed=cfg.run.seed,
-        margins=as_json({name: benchmark.margin for name, benchmark in cfg.benchmarks.items() if benchmark.margin}),
+        margins=as_json({name: benchmark.margin for name, benchmark in cfg.protocols.items() if benchmark.margin}),
         pairs=[f"{baseline}:{model}" for baseline, model in cfg.comparisons],
     shell:
         "exec python -m scripts.evaluate.compare_models --alpha {params.alpha} --seed {params.seed}"

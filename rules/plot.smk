@@ -4,6 +4,7 @@ FIGURES = [
     *(["funnel", "lengths"] if cfg.datasets else []),
     *(["training"] if cfg.stages else []),
     *(["scores"] if cfg.scores else []),
+    *(["differences"] if cfg.scores and cfg.comparisons else []),
 ]
 
 
@@ -95,3 +96,25 @@ rule plot_scores:
     shell:
         "exec python -m scripts.plot.plot_scores --config {params.config:q} --models {params.models}"
         " --scores {input.scores} --output {output.svg} {output.png} --log {log}"
+
+
+rule plot_differences:
+    input:
+        comparison=paths.comparison,
+    output:
+        svg=report(
+            paths.figure("differences", "svg"),
+            caption="../report/captions/differences.rst",
+            category="Benchmarks",
+        ),
+        png=paths.figure("differences", "png"),
+    log:
+        paths.log("plot_differences"),
+    localrule: True
+    conda:
+        "../envs/posttrain.yaml"
+    params:
+        config=as_json(cfg.plot),
+    shell:
+        "exec python -m scripts.plot.plot_differences --config {params.config:q} --comparison {input.comparison}"
+        " --output {output.svg} {output.png} --log {log}"

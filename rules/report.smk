@@ -30,9 +30,10 @@ rule write_report:
         run=cfg.run.name,
         seed=cfg.run.seed,
         alpha=cfg.comparison.alpha,
+        protocols=json.dumps(cfg.benchmark_of),
     shell:
         "exec python -m scripts.report.write_report --config {params.config:q} --run {params.run} --seed {params.seed}"
-        " --alpha {params.alpha} --template {input.template:q} --words {input.words:q} --cards {input.cards}"
+        " --alpha {params.alpha} --protocols {params.protocols:q} --template {input.template:q} --words {input.words:q} --cards {input.cards}"
         " --models {input.models} --forecast {input.forecast} --logs {input.logs} --scores {input.scores}"
         " --items {input.by_item} --expectations {input.expectations} --comparison {input.comparison} --seed-comparison {input.seed_comparison}"
         " --abilities {input.abilities} --figures {input.figures} --output {output.report}"

@@ -1,7 +1,9 @@
-"""Compare the time of our benchmark jobs with lm-eval's command line, on a model of the demo. Needs a finished demo.
+"""Compare the time of our benchmark jobs with lm-eval's command line, on a model of recipes/tour.yaml.
+
+Needs a finished run of it: snakemake --cores 2 --configfile recipes/tour.yaml
 
 Both score the same model on the same questions with the same batches. Each measurement is a complete process, and the
-two take turns (ABAB). Our jobs are also measured as the demo runs them: two at once, with half of the threads each.
+two take turns (ABAB). Our jobs are also measured as the tour runs them: two at once, with half of the threads each.
 """
 
 import argparse
@@ -28,7 +30,7 @@ TWO_AT_ONCE = "all, two jobs at once"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", default="demo", help="name of a finished run of recipes/demo.yaml")
+    parser.add_argument("--run", default="tour", help="name of a finished run of recipes/tour.yaml")
     parser.add_argument("--model", default="sft", help="model of the run to score")
     parser.add_argument("--rounds", type=int, default=2, help="number of measurements of each benchmark")
     parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="number of compute threads")
@@ -36,8 +38,8 @@ def main() -> None:
     options = parser.parse_args()
     options.paths = RunPaths(options.run, REPOSITORY)
     if not options.paths.model(options.model).is_file():
-        sys.exit(f"error: --run: {options.run} has no model {options.model}; run `make demo` first")
-    recipe = yaml.safe_load((REPOSITORY / "recipes" / "demo.yaml").read_text(encoding="utf-8"))
+        sys.exit(f"error: --run: {options.run} has no model {options.model}; run recipes/tour.yaml first")
+    recipe = yaml.safe_load((REPOSITORY / "recipes" / "tour.yaml").read_text(encoding="utf-8"))
 
     benchmarks = recipe["benchmarks"] | {START_UP: recipe["benchmarks"]["traps"] | {"limit": 1, "max_new_tokens": 1}}
     benchmarks = {name: benchmarks[name] for name in options.only or benchmarks}

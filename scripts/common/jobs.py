@@ -72,7 +72,7 @@ def benchmark_resources(config: Config) -> dict[str, Callable[[Any], int | str]]
 
     def resource(name: str) -> Callable[[Any], int | str]:
         return lambda wildcards: shared_resources(
-            config.resources.evaluate, config.benchmarks[wildcards.benchmark].processes
+            config.resources.evaluate, config.protocols[wildcards.benchmark].processes
         )[name]
 
     return {name: resource(name) for name in job_resources(config.resources.evaluate)}

@@ -339,9 +339,14 @@ class Item(TypedDict):
 
 
 class BenchmarkItem(Item):
-    """An answer to a question of a benchmark. `is_readable` is whether a filter that extracts found anything in it."""
+    """An answer to a question of a benchmark.
+
+    `is_readable` is whether a filter that extracts found anything in it, and `is_cut` whether a generated answer ended
+    only because it reached the length limit.
+    """
 
     is_readable: NotRequired[bool]
+    is_cut: NotRequired[bool]
 
 
 class PreferenceItem(Item):

@@ -59,8 +59,8 @@ def make_schema() -> str:
 
 
 def make_diagram() -> str:
-    """The rules of the demo, as a Mermaid flowchart."""
-    return draw_mermaid(simplify(read_graph(REPOSITORY, "demo")), list_rules(REPOSITORY))
+    """The rules of `recipes/tour.yaml`, as a Mermaid flowchart."""
+    return draw_mermaid(simplify(read_graph(REPOSITORY, "tour")), list_rules(REPOSITORY))
 
 
 def insert_diagram(text: str, diagram: str) -> str:

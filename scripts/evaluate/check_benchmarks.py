@@ -28,7 +28,10 @@ def main() -> None:
                 questions, facts = fetch_questions(name, section, options.tasks, Path(folder))
                 benchmark = Benchmark.model_validate(section)
                 with enter_mirror(Path(folder), benchmark.unsafe_code):
-                    check_protocol(load_tasks(benchmark.task, options.tasks.resolve()), benchmark, name)
+                    tasks = list(load_tasks(benchmark.task, options.tasks.resolve()))
+                    check_protocol(tasks, benchmark, name)
+                    for protocol in benchmark.protocols:
+                        check_protocol(tasks, benchmark.under(protocol), f"{name}.protocols.{protocol}")
                 if benchmark.engine == "vllm":
                     require_vllm(name)
             except UserError as error:

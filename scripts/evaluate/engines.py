@@ -16,6 +16,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from scripts.common.config.benchmark import LONGEST_ANSWER
 from scripts.common.console import Progress, say
 from scripts.common.errors import UserError
+from scripts.evaluate.cut_answers import CutAnswers
 
 Answer = TypeVar("Answer")
 
@@ -51,6 +52,8 @@ class SharingLM(HFLM):
         super().__init__(batch_size=at_once, **given)
         self.name, self.at_once, self.halves, self.processes = name, at_once, halves, processes
         self.progress, self.done = Progress(label, 0, "prompts"), 0
+        self.cut_answers = CutAnswers()
+        self.set_cache_hook(self.cut_answers)
         accelerator = getattr(self, "accelerator", None)
         joined = accelerator.num_processes if accelerator else 1
         if joined != processes:
@@ -76,6 +79,9 @@ class SharingLM(HFLM):
         first, after = (len(requests) * part // self.processes for part in (rank, rank + 1))
         shares: list[list[Answer]] = [[] for _ in range(self.processes)]
         torch.distributed.all_gather_object(shares, self._fit(requests[first:after], answer))
+        cut: list[dict[str, bool]] = [{} for _ in range(self.processes)]
+        torch.distributed.all_gather_object(cut, self.cut_answers.by_prompt)
+        self.cut_answers.by_prompt = {prompt: is_cut for share in cut for prompt, is_cut in share.items()}
         return [one for share in shares for one in share]
 
     def _fit(self, requests: list[Any], answer: Callable[[list[Any]], list[Answer]]) -> list[Answer]:
@@ -110,8 +116,23 @@ class SharingLM(HFLM):
         self.progress.total = len({tuple(context + choice[:-1]) for _, context, choice in requests})
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
 
-    def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._count(context, super()._model_generate(context, *args, **kwargs))
+    def _model_generate(self, context: Any, max_length: int, stop: list[str], **kwargs: Any) -> Any:
+        written = self._write(context, max_length, stop, **kwargs)
+        answers = written[:, context.shape[1] :]
+        reached = written.shape[1] == max_length
+        self.cut_answers.expect(reached and not self._ends(answer, stop) for answer in answers)
+        return written
+
+    def _write(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
+        """Prompts, shape (prompts, longest), followed by their answers: at most `max_length` tokens in a row."""
+        written: torch.Tensor = self._count(context, super()._model_generate(context, max_length, stop, **kwargs))
+        return written
+
+    def _ends(self, answer: torch.Tensor, stop: list[str]) -> bool:
+        """Whether an answer contains an end of turn, padding or a stop sequence."""
+        ends = self.model.generation_config.eos_token_id
+        ends = {self.tokenizer.pad_token_id, *(ends if isinstance(ends, list) else [ends])}
+        return not ends.isdisjoint(answer.tolist()) or any(text in self.tok_decode(answer) for text in stop)
 
     def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
         return self._count(inps, super()._model_call(inps, *args, **kwargs))
@@ -131,11 +152,11 @@ class ContinuousLM(SharingLM):
     def _batch_of(self, requests: list[Any]) -> int:
         return len(requests)  # the manager decides how many of them run at once
 
-    def _model_generate(
-        self, context: torch.Tensor, max_length: int, stop: list[str], attention_mask: torch.Tensor, **sampling: Any
-    ) -> torch.Tensor:
+    def _write(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
         """Prompts, shape (prompts, longest), followed by their answers and padded to (prompts, max_length)."""
-        prompts = [row[mask.bool()].tolist() for row, mask in zip(context, attention_mask, strict=True)]
+        sampling = dict(kwargs)
+        mask = sampling.pop("attention_mask").bool()
+        prompts = [row[kept].tolist() for row, kept in zip(context, mask, strict=True)]
         longest, padding = context.shape[1], self.tokenizer.pad_token_id
         if not sampling.get("do_sample") and not sampling.get("temperature"):
             sampling = {"do_sample": False}

@@ -73,9 +73,8 @@ def main() -> None:
     if model.halves:
         keep_batch_size(options.batch_sizes, machine, model.at_once)
 
-    items = read_items(
-        results["samples"], benchmark, options.name, find_fallbacks(results["configs"], benchmark.filter)
-    )
+    fallbacks = find_fallbacks(results["configs"], benchmark.filter)
+    items = read_items(results["samples"], benchmark, options.name, fallbacks, model.cut_answers.by_prompt)
     template = model.tokenizer.chat_template
     score = write_scores(
         options.scores,
@@ -85,7 +84,7 @@ def main() -> None:
         model=options.model_name,
         task=benchmark.task,
         metric=benchmark.metric,
-        others=read_others(results["samples"], benchmark, options.name) + count_unreadable(items),
+        others=read_others(results["samples"], benchmark, options.name) + count_flaws(items),
         protocol=make_protocol(benchmark, results, items, template) | {"dtype": options.dtype, "seed": options.seed},
         provenance=describe(
             artefact="scores",
@@ -147,7 +146,7 @@ def make_protocol(
     benchmark: Benchmark, results: dict[str, Any], items: list[BenchmarkItem], template: str | None
 ) -> dict[str, Any]:
     """How the model was asked and scored: the section, what lm-eval did with it, and the versions of the packages."""
-    unused = {"source", "batch_size", "processes", "unsafe_code", "also", "ability", "margin", "cost"}
+    unused = {"source", "batch_size", "protocols", "processes", "unsafe_code", "also", "ability", "margin", "cost"}
     return benchmark.model_dump(exclude=unused) | {
         "chat_template_sha256": hash_json(template) if benchmark.chat_template else None,
         "task_versions": results["versions"],
@@ -257,19 +256,31 @@ def find_fallbacks(configs: dict[str, dict[str, Any]], wanted: str) -> dict[str,
     }
 
 
-def count_unreadable(items: Sequence[BenchmarkItem]) -> list[OtherMetric]:
-    """The share of answers in which the filter found nothing, as a further metric; none without such a filter."""
-    unread = [np.array([float(not item["is_readable"])]) for item in items if "is_readable" in item]
-    return [{"metric": "unreadable", "filter": "none", **describe_values(unread)}] if unread else []
+def count_flaws(items: Sequence[BenchmarkItem]) -> list[OtherMetric]:
+    """Shares of answers in which the filter found nothing, and of answers cut at the length limit, where known."""
+    flaws = {
+        "unreadable": [not item["is_readable"] for item in items if "is_readable" in item],
+        "cut_answers": [item["is_cut"] for item in items if "is_cut" in item],
+    }
+    return [
+        {"metric": metric, "filter": "none", **describe_values([np.array([float(flaw)]) for flaw in found])}
+        for metric, found in flaws.items()
+        if found
+    ]
 
 
 def read_items(
-    samples: dict[str, list[Sample]], benchmark: Benchmark, name: str, fallbacks: Mapping[str, set[str]]
+    samples: dict[str, list[Sample]],
+    benchmark: Benchmark,
+    name: str,
+    fallbacks: Mapping[str, set[str]],
+    are_cut: Mapping[str, bool],
 ) -> list[BenchmarkItem]:
     """One item for each question, over all tasks of a group.
 
     Args:
         fallbacks: what the filters of each task give if they find nothing.
+        are_cut: whether the generated answer to a prompt was cut at the length limit.
 
     Returns:
         Items with keys `<task>/<number>/<hash of the document>`.
@@ -288,6 +299,8 @@ def read_items(
         }
         if nothing := fallbacks.get(task):
             item["is_readable"] = not nothing.issuperset(map(str, np.ravel(sample["filtered_resps"])))
+        if item["prompt"] in are_cut:
+            item["is_cut"] = are_cut[item["prompt"]]
         items.append(item)
     return items
 

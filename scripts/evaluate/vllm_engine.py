@@ -8,6 +8,7 @@ from lm_eval.models.vllm_causallms import VLLM
 
 from scripts.common.config.benchmark import LONGEST_ANSWER
 from scripts.common.errors import UserError
+from scripts.evaluate.cut_answers import CutAnswers
 
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in one process, the same prompts share a batch every time
@@ -53,3 +54,11 @@ class VllmLM(VLLM):
             )
         except (RuntimeError, ValueError) as error:
             raise UserError(f"benchmarks.{name}.engine: vLLM does not start: {str(error).splitlines()[0]}") from error
+        self.cut_answers = CutAnswers()
+        self.set_cache_hook(self.cut_answers)
+
+    def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
+        answers = super()._model_generate(*args, **kwargs)
+        if kwargs.get("generate"):
+            self.cut_answers.expect(answer.outputs[0].finish_reason == "length" for answer in answers)
+        return answers

@@ -68,7 +68,7 @@ class Items:
 
 def plan_benchmark(config: Config, name: str, shape: Shape | None, paths: RunPaths) -> BenchmarkPlan:
     """The plan of a benchmark. Hours, GPU-hours, energy and money are for all models, all else is for one job."""
-    section, models, resources = config.benchmarks[name], len(config.models), config.resources.evaluate
+    section, models, resources = config.protocols[name], len(config.models), config.resources.evaluate
     items = count_items(config, name, paths)
     measured = [
         read_json(path)["provenance"]["seconds"] / 3600
@@ -113,9 +113,9 @@ def plan_benchmark(config: Config, name: str, shape: Shape | None, paths: RunPat
 
 def count_items(config: Config, name: str, paths: RunPaths) -> Items:
     """The questions as downloaded, configured or published, with their estimated lengths."""
-    section = config.benchmarks[name]
+    section = config.protocols[name]
     known = _table().get(section.task)
-    number, are = _count_questions(section, known, paths.benchmark(name))
+    number, are = _count_questions(section, known, paths.benchmark(config.benchmark_of[name]))
     if number is not None and section.limit is not None:
         number = min(number, section.limit * (known.get("tasks", 1) if known else 1))
     if known is None:

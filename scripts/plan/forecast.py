@@ -36,7 +36,7 @@ def make_plan(config: Config, paths: RunPaths, attempts: int | None = None) -> R
     """
     shape, found = find_shape(config.model.source, paths.model(BASE), Path(config.run.cache))
     stages = plan_stages(config, shape, paths, attempts)
-    benchmarks = [plan_benchmark(config, name, shape, paths) for name in config.benchmarks]
+    benchmarks = [plan_benchmark(config, name, shape, paths) for name in config.protocols]
     entries: list[Costs] = [*stages, *benchmarks]
     return {
         "run": config.run.name,

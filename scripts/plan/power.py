@@ -41,7 +41,7 @@ def _plan_expectation(config: Config, change: ExpectedChange, alpha: float, path
 def count_scored(config: Config, score: str, paths: RunPaths) -> tuple[int | None, Certainty]:
     """Number of items of a score, and its certainty. Held-out rows are those that the configuration asks for."""
     benchmark = config.judged.get(score, score)
-    if benchmark in config.benchmarks:
+    if benchmark in config.protocols:
         items = count_items(config, benchmark, paths)
         return items.number, items.are
     dataset = config.datasets[score]

@@ -2,9 +2,70 @@
 
 from scripts.common.formats import DASH, count, loss, p_value, percent
 from scripts.common.markdown import Cells, Markdown, make_table
-from scripts.common.records import Ability, OtherMetric, SeedComparison
-from scripts.report.contents import MODELS_A_TABLE, VERDICTS, Tables, confidence, describe_difference, describe_score
+from scripts.common.records import Ability, OtherMetric, Score, SeedComparison
+from scripts.report.contents import (
+    MODELS_A_TABLE,
+    VERDICTS,
+    Tables,
+    confidence,
+    describe_difference,
+    describe_score,
+    join,
+)
 from scripts.report.words import Words
+
+NOTABLE_CUT = 0.05
+"""Share of answers cut at the length limit from which the report mentions it."""
+
+
+def protocol_tables(tables: Tables, benchmark_of: dict[str, str], words: Words) -> list[Markdown]:
+    """Tables of the benchmarks that were scored under several protocols. Each has a few of the models.
+
+    Args:
+        benchmark_of: the benchmark of each score that has one.
+    """
+    benchmarks = list(benchmark_of.values())
+    several = [score for score, benchmark in benchmark_of.items() if benchmarks.count(benchmark) > 1]
+    found = {(score["benchmark"], score["model"]): score for score in tables.scores}
+    made = []
+    for group in split(tables.model_names):
+        cells: list[Cells] = [
+            [
+                benchmark_of[name],
+                describe_protocol(found[name, group[0]], words),
+                count(found[name, group[0]]["n"]),
+                *(describe_score(found[name, model]) for model in group),
+            ]
+            for name in several
+        ]
+        header = [words("benchmark"), words("protocol"), "n", *group]
+        made.append(make_table(header, cells, "lwr" + "r" * len(group), words("protocols_caption")))
+    return made if several else []
+
+
+def describe_protocol(score: Score, words: Words) -> Markdown:
+    """Few-shot examples, chat template and filter of a score: `5-shot, without chat template, strict-match`."""
+    protocol = score["protocol"]
+    shots = protocol["shots"]
+    parts = [
+        words("shots_of_task") if shots is None else words("shots", shots=shots),
+        words("with_template" if protocol["chat_template"] else "without_template"),
+        None if protocol["filter"] == "none" else protocol["filter"],
+    ]
+    return join(parts, words("list_comma"))
+
+
+def cut_notes(scores: list[Score], words: Words) -> list[Markdown]:
+    """A sentence for each benchmark, or data set with held-out rows, on which a model's answers were often cut."""
+    shares: dict[str, list[Markdown]] = {}
+    cut = [(score, other) for score in scores for other in score["others"] if other["metric"] == "cut_answers"]
+    for score, other in cut:
+        share, low, high = other["score"], other["ci_low"], other["ci_high"]
+        if share is None or low is None or high is None or share <= NOTABLE_CUT:
+            continue
+        numbers = {"share": percent(share), "low": percent(low), "high": percent(high), "n": count(other["n"])}
+        shares.setdefault(score["benchmark"], []).append(words("cut_share", model=score["model"], **numbers))
+    return [words("cut_note", benchmark=name, models=words.enumerate(notes)) for name, notes in shares.items()]
 
 
 def ability_tables(abilities: list[Ability], names: list[str], words: Words) -> list[Markdown]:
@@ -59,7 +120,7 @@ def other_tables(tables: Tables, words: Words) -> list[Markdown]:
         for score in tables.scores
         for other in score["others"]
     }
-    rows = list(dict.fromkeys(key[:3] for key in found))
+    rows = [row for row in dict.fromkeys(key[:3] for key in found) if row[1] != "cut_answers"]
     made = []
     for group in split(tables.model_names):
         cells: list[Cells] = [

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="name of the run")
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
     parser.add_argument("--alpha", type=float, required=True, help="significance level of the comparisons")
+    parser.add_argument("--protocols", type=json.loads, required=True, help="benchmark of each score, as JSON")
     parser.add_argument("--template", type=Path, required=True, help="report.md.jinja")
     parser.add_argument("--words", type=Path, required=True, help="words of the report in its language, YAML")
     parser.add_argument("--cards", type=Path, nargs="*", default=[], help="card of each data set, JSON")
@@ -69,6 +70,7 @@ def main() -> None:
         run=options.run,
         seed=options.seed,
         alpha=options.alpha,
+        benchmark_of=options.protocols,
         figures=figures,
         sampled=sampled,
         items=items,
@@ -97,6 +99,7 @@ def render(
     run: str,
     seed: int,
     alpha: float,
+    benchmark_of: dict[str, str],
     figures: dict[str, str],
     sampled: str | None,
     items: dict[str, list[Item]],
@@ -104,6 +107,7 @@ def render(
     """The report in Markdown.
 
     Args:
+        benchmark_of: the benchmark of each score that has one.
         figures: paths of the figures by name, relative to the report's folder.
         sampled: benchmark that sample answers are taken from; None for no samples.
         items: items of each model on that benchmark.
@@ -148,6 +152,8 @@ def render(
         proof_table=training.proof_table(tables.stages, words),
         training_notes=training.training_notes(tables.stages, words),
         score_tables=contents.score_tables(tables, words),
+        protocol_tables=evaluation.protocol_tables(tables, benchmark_of, words),
+        cut_notes=evaluation.cut_notes(tables.scores, words),
         ability_tables=evaluation.ability_tables(tables.abilities, tables.model_names, words),
         other_tables=evaluation.other_tables(tables, words),
         comparison_table=contents.comparison_table(others, alpha, words) if others else None,

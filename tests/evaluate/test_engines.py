@@ -104,3 +104,22 @@ def test_a_configured_batch_size_is_never_changed(build: Build) -> None:
         model.loglikelihood(_likelihoods(256, 600))
     words = "256 items at once do not fit into memory; lower it, or set it to auto"
     assert str(caught.value) == f"benchmarks.mine.batch_size: {words}"
+
+
+@pytest.mark.parametrize("engine", [SharingLM, ContinuousLM])
+def test_answers_cut_at_the_length_limit_are_known(build: Build, engine: type[SharingLM]) -> None:
+    """An answer with a stop sequence or an end of turn is complete, even if its batch ran to the limit."""
+    prompts, texts = _prompts(24, ["e"]), build(at_once=4).generate_until(_prompts(24, []))
+    stopped = build(engine, at_once=4)
+    stopped.generate_until(prompts)
+    expected = {prompt.args[0]: "e" not in text for prompt, text in zip(prompts, texts, strict=True)}
+    assert stopped.cut_answers.by_prompt == expected and {*expected.values()} == {False, True}
+
+    ended = build(engine, at_once=4)
+    ended.model.generation_config.eos_token_id = ended.tok_encode("e")[0]
+    ended.generate_until(_prompts(24, []))
+    assert ended.cut_answers.by_prompt == expected
+
+    free = build(engine, at_once=4)
+    free.generate_until(_prompts(24, []))
+    assert {*free.cut_answers.by_prompt.values()} == {True}

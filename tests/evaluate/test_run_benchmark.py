@@ -22,7 +22,7 @@ from scripts.common.records import AnyManifest
 from scripts.evaluate import run_benchmark
 from scripts.evaluate.run_benchmark import (
     answer_of,
-    count_unreadable,
+    count_flaws,
     evaluate,
     find_fallbacks,
     hash_tasks,
@@ -184,7 +184,7 @@ def test_items_of_a_task(tmp_path: Path, tiny_model: Path, arc: Path) -> None:
     assert found is not None
     samples = found["samples"]
     assert Path.cwd() == here, "the working directory is restored"
-    items = read_items(samples, benchmark, "mine", {})
+    items = read_items(samples, benchmark, "mine", {}, {})
     assert len(items) == 2
     assert items[0]["answer"] in ("stone", "nothing at all", "saw")
     assert items[0]["prompt"].count("Question:") == 3, "two examples come before the question"
@@ -206,7 +206,7 @@ def test_the_seed_determines_the_few_shot_examples(tmp_path: Path, tiny_model: P
     model = HFLM(pretrained=str(find_model(tiny_model)), dtype="float32", device="cpu", batch_size=4)
     benchmark = Benchmark.model_validate(ARC | {"limit": 1})
     found = [evaluate(model, benchmark, "mine", OWN_TASKS, arc.parent / "mirror", seed) for seed in (3, 3, 4)]
-    first, again, other = (read_items(one["samples"], benchmark, "mine", {})[0]["prompt"] for one in found if one)
+    first, again, other = (read_items(one["samples"], benchmark, "mine", {}, {})[0]["prompt"] for one in found if one)
     assert first == again and first != other
     last = [prompt.rsplit("Question:", 1)[1] for prompt in (first, other)]
     assert last[0] == last[1], "the question does not change"
@@ -217,7 +217,7 @@ def test_few_shot_examples_are_turns_of_the_chat(tmp_path: Path, tiny_model: Pat
     benchmark = Benchmark.model_validate(ARC | {"limit": 1, "chat_template": True})
     found = evaluate(model, benchmark, "mine", OWN_TASKS, arc.parent / "mirror", 3)
     assert found is not None
-    ((item,),) = [read_items(found["samples"], benchmark, "mine", {})]
+    ((item,),) = [read_items(found["samples"], benchmark, "mine", {}, {})]
     turns = re.findall(r"<\|im_start\|>(\w+)\n(Question)?", item["prompt"])
     assert turns == [("user", "Question"), ("assistant", "")] * 3
 
@@ -335,12 +335,14 @@ def test_answers_in_which_a_filter_finds_nothing_are_marked() -> None:
     samples = {task: [_sample(0, "strict", "a", 0.0) | {"filtered_resps": one}] for task, one in found.items()}
     samples["sums"].append(_sample(1, "strict", "b", 1.0) | {"filtered_resps": ["4"]})
     benchmark = Benchmark.model_validate({"task": "all", "metric": "right", "filter": "strict"})
-    items = read_items(samples, benchmark, "mine", fallbacks)
+    items = read_items(samples, benchmark, "mine", fallbacks, {"What is 1?": True})
     assert [item.get("is_readable") for item in items] == [False, True, False, None]
-    (unreadable,) = count_unreadable(items)
+    assert [item.get("is_cut") for item in items] == [None, True, None, None], "of generated answers"
+    unreadable, cut = count_flaws(items)
     assert (unreadable["metric"], unreadable["n"], unreadable["is_share"]) == ("unreadable", 3, True)
     assert unreadable["score"] == pytest.approx(2 / 3) and unreadable["ci_low"] is not None
-    assert count_unreadable(items[3:]) == []
+    assert (cut["metric"], cut["n"], cut["score"]) == ("cut_answers", 1, 1.0)
+    assert count_flaws(items[3:]) == []
 
 
 @pytest.mark.parametrize(
@@ -349,7 +351,7 @@ def test_answers_in_which_a_filter_finds_nothing_are_marked() -> None:
 )
 def test_items_come_from_the_configured_filter(chosen: str, expected: list[tuple[str, float]]) -> None:
     benchmark = Benchmark.model_validate({"task": "both", "metric": "right", "filter": chosen})
-    items = read_items(TWO_FILTERS, benchmark, "mine", {})
+    items = read_items(TWO_FILTERS, benchmark, "mine", {}, {})
     assert [(item["answer"], item["score"]) for item in items] == expected
     assert [(item["prompt"], item["target"]) for item in items] == [
         ("What is 0?", "0"),
@@ -364,7 +366,7 @@ def test_keys_depend_on_the_document() -> None:
     """Versions of a benchmark may have different questions with the same number, which must not be paired."""
     benchmark = Benchmark.model_validate({"task": "sums", "metric": "right", "filter": "strict"})
     keys = {
-        read_items({"sums": [_sample(0, "strict", "4", 1.0, document)]}, benchmark, "mine", {})[0]["key"]
+        read_items({"sums": [_sample(0, "strict", "4", 1.0, document)]}, benchmark, "mine", {}, {})[0]["key"]
         for document in ("0f", "0e")
     }
     assert len(keys) == 2
@@ -462,4 +464,4 @@ def test_refuses_an_unknown_metric_of_a_function_after_scoring() -> None:
     check_protocol([task], benchmark, "mine")
     sample = {"filter": "create_test", "metrics": ["pass@1"], "pass@1": 1.0}
     with pytest.raises(UserError, match=r"^benchmarks.mine.metric: task humaneval has no metric 'pass@2'"):
-        read_items({"humaneval": [sample]}, benchmark, "mine", {})
+        read_items({"humaneval": [sample]}, benchmark, "mine", {}, {})

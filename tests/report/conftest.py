@@ -16,7 +16,7 @@ from scripts.report.words import Words
 from tests.report.tables import MODELS, make_items, make_tables, write_tables
 
 REPORT = Path(__file__).parents[2] / "report"
-FIGURES = ("funnel", "lengths", "training", "scores")
+FIGURES = ("funnel", "lengths", "training", "scores", "differences")
 
 Write = Callable[..., str]
 
@@ -54,6 +54,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
             "--run": ["small"],
             "--seed": ["42"],
             "--alpha": [str(alpha)],
+            "--protocols": ["{}"],
             "--template": [str(REPORT / "report.md.jinja")],
             "--words": [str(REPORT / "words" / f"{language}.yaml")],
             "--figures": [str(tmp_path / "figures" / f"{name}.svg") for name in FIGURES],

@@ -3,7 +3,14 @@
 from dataclasses import replace
 
 from scripts.common.records import Ability
-from scripts.report.evaluation import ability_tables, describe_other, other_tables, seed_table
+from scripts.report.evaluation import (
+    ability_tables,
+    cut_notes,
+    describe_other,
+    other_tables,
+    protocol_tables,
+    seed_table,
+)
 from scripts.report.words import Words
 from tests.report.conftest import plain, table_rows
 from tests.report.tables import change, make_other, make_score, make_seed_comparison, make_stage, make_tables
@@ -104,3 +111,52 @@ def test_seed_comparisons_by_hand(words: Words) -> None:
         "| sums | sft against base | 4 | 1,319 | −8.0 [−11.0, −5.0] | 1.3 | 0.008 | worsened |"
     ]
     assert "90%" in plain(table)
+
+
+def test_protocols_of_a_benchmark_are_side_by_side(words: Words) -> None:
+    tables = make_tables()
+    scores = [
+        change(make_score(model, name, "exact_match", share), protocol=protocol)
+        for model, shares in (("base", (0.25, 0.75, 0.5)), ("sft", (0.8, 0.7, 0.5)))
+        for name, share, protocol in zip(
+            ("gsm8k", "gsm8k_few_shot", "piqa"),
+            shares,
+            (
+                {"shots": None, "chat_template": True, "filter": "none"},
+                {"shots": 8, "chat_template": False, "filter": "strict-match"},
+                {"shots": 0, "chat_template": True, "filter": "none"},
+            ),
+            strict=True,
+        )
+    ]
+    tables = replace(tables, scores=scores, stages=tables.stages[:1])
+    benchmark_of = {"gsm8k": "gsm8k", "gsm8k_few_shot": "gsm8k", "piqa": "piqa"}
+    (table,) = protocol_tables(tables, benchmark_of, words)
+    assert table_rows(table) == [
+        "| gsm8k | shots as the task sets them, chat template | 200 | 25.0 [19.0, 32.0] | 80.0 [74.0, 87.0] |",
+        "| gsm8k | 8-shot, no chat template, strict-match | 200 | 75.0 [69.0, 82.0] | 70.0 [64.0, 77.0] |",
+    ]
+    assert protocol_tables(tables, {"gsm8k": "gsm8k", "piqa": "piqa"}, words) == []
+
+
+def test_cut_answers_are_mentioned_where_there_are_many(words: Words) -> None:
+    """Above 5 %, with interval and number. They have no row among the further metrics."""
+    cut = {
+        ("base", "sums"): (0.5, 0.4, 0.6),
+        ("sft", "sums"): (0.05, 0.03, 0.09),
+        ("dpo", "sums"): (0.0625, 0.04, 0.1),
+        ("base", "gsm8k"): (0.01, 0.0, 0.03),
+    }
+    scores = [
+        change(
+            make_score(model, benchmark, "exact_match", 0.5),
+            others=[make_other("unreadable", *found, is_share=True), make_other("cut_answers", *found, is_share=True)],
+        )
+        for (model, benchmark), found in cut.items()
+    ]
+    assert [plain(note) for note in cut_notes(scores, words)] == [
+        "Answers to sums that were cut at the maximum length: base 50.0% (95% interval 40.0 to 60.0; n = 200) and "
+        "dpo 6.2% (95% interval 4.0 to 10.0; n = 200)."
+    ]
+    (table,) = other_tables(replace(make_tables(), scores=scores), words)
+    assert [row.split(" | ")[1] for row in table_rows(table)] == ["answers that could not be read"] * 2

@@ -14,6 +14,7 @@ from tests.report.tables import (
     make_card,
     make_comparison,
     make_items,
+    make_other,
     make_overlap,
     make_registration,
     make_score,
@@ -222,6 +223,15 @@ def test_gpu_memory_and_different_versions_are_reported(write: Write) -> None:
     assert "| Peak memory | 1.4 GB; GPU 70.2 GB, the largest of any process |" in report
     assert "data set sums: made with torch 2.8.0." in report
     assert "| data set sums | hub a/b; revision ffffffffffff |" in report
+
+
+def test_answers_cut_at_the_length_limit_are_reported(write: Write) -> None:
+    tables = make_tables()
+    first = tables.scores[0]
+    cut = make_other("cut_answers", 0.25, 0.2, 0.3, is_share=True)
+    report = plain(write(replace(tables, scores=[change(first, others=[cut]), *tables.scores[1:]])))
+    assert f"Answers to {first['benchmark']} that were cut at the maximum length: base 25.0%" in report
+    assert "were cut at the maximum length" not in write(tables)
 
 
 def test_both_languages_have_the_same_tables(write: Write) -> None:

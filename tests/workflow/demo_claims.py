@@ -18,14 +18,14 @@ def comparison() -> dict[tuple[str, str, str], dict[str, Any]]:
 
 def test_sft_improves_exact_match(comparison: dict[tuple[str, str, str], dict[str, Any]]) -> None:
     row = comparison["chain_sum", "base", "sft"]
-    assert row["metric"] == "exact_match" and row["n"] >= 100
+    assert row["metric"] == "exact_match" and row["n"] >= 80
     assert row["difference"] > 0 and row["p_value"] < 0.01
 
 
 def test_dpo_improves_preference_accuracy(comparison: dict[tuple[str, str, str], dict[str, Any]]) -> None:
     row = comparison["pairs", "sft", "dpo"]
-    assert row["metric"] == "preference_accuracy" and row["n"] >= 80
-    assert row["difference"] > 0 and row["p_value"] < 0.05
+    assert row["metric"] == "preference_accuracy" and row["n"] >= 30
+    assert row["difference"] > 0 and row["p_value"] < 0.01
 
 
 def test_dpo_does_not_lower_exact_match(comparison: dict[tuple[str, str, str], dict[str, Any]]) -> None:
@@ -37,9 +37,9 @@ def test_all_expectations_are_confirmed(comparison: dict[tuple[str, str, str], d
     outcomes = {place: row["outcome"] for place, row in comparison.items() if row["expected"]}
     assert outcomes == {
         ("chain_sum", "base", "sft"): "confirmed",
-        ("sums", "base", "sft"): "confirmed",
         ("pairs", "sft", "dpo"): "confirmed",
         ("chain_sum", "sft", "dpo"): "confirmed",
+        ("chain_sum", "base", "dpo"): "confirmed",
     }
 
 

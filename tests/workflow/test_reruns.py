@@ -12,9 +12,8 @@ pytestmark = pytest.mark.slow
 
 REPORT = {"write_report", "build_pdf", "all"}
 MODEL_CARDS = {"write_model_card sft", "write_model_card dpo"}
-COMPARISON = (
-    REPORT | MODEL_CARDS | {"compare_models", "compare_seeds", "plot_scores", "grade_abilities", "collect_results"}
-)
+COMPARED = REPORT | MODEL_CARDS | {"compare_models", "compare_seeds", "plot_differences", "collect_results"}
+COMPARISON = COMPARED | {"plot_scores", "grade_abilities"}
 
 
 def _scores(model: str) -> set[str]:
@@ -29,6 +28,7 @@ def _answers(model: str) -> set[str]:
 
 
 TRAINING = {"plot_training", "forecast_training"}
+PLOTS = {"plot_training", "plot_scores", "plot_differences"}
 DPO = COMPARISON | TRAINING | _scores("dpo") | {"train_dpo dpo", "score_preferences dpo pairs"}
 DATA = {"plot_funnel", "plot_lengths", *(f"describe_dataset {name}" for name in ("sums", "more_sums", "pairs"))}
 PAIRS = DPO | DATA | {"score_preferences base pairs", "score_preferences sft pairs", "filter_dataset pairs"}
@@ -37,7 +37,7 @@ FILTERED = SFT | _answers("base") | {"filter_dataset sums", "inspect_rows sums 0
 SEED = SFT | _scores("base") | {"filter_dataset sums", "filter_dataset more_sums"}
 SHOTS = COMPARISON | {f"run_benchmark {model} chain_sum" for model in ("base", "sft", "dpo")}
 
-EXPECTED = REPORT | MODEL_CARDS | {"register_expectations", "compare_models", "compare_seeds", "collect_results"}
+BARE = COMPARED | {"plot_scores"} | {f"run_benchmark {model} chain_sum_bare" for model in ("base", "sft", "dpo")}
 
 CHANGES: list[tuple[str, Any, set[str]]] = [
     ("stages.dpo.args.beta", 0.2, DPO | {"check_stage dpo"}),
@@ -47,9 +47,10 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("datasets.pairs.test", 7, PAIRS),
     ("datasets.pairs.filters.refusals", True, PAIRS | {"inspect_rows pairs 0"}),
     ("benchmarks.chain_sum.shots", 1, SHOTS),
-    ("expectations.dpo", {"pairs": "improves"}, EXPECTED),
-    ("comparison.alpha", 0.01, REPORT | MODEL_CARDS | {"compare_models", "compare_seeds", "collect_results"}),
-    ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | MODEL_CARDS | DATA | {"plot_training", "plot_scores"}),
+    ("benchmarks.chain_sum.protocols", {"bare": {"chat_template": False}}, BARE),
+    ("expectations.dpo", {"pairs": "improves"}, COMPARED | {"register_expectations"}),
+    ("comparison.alpha", 0.01, COMPARED),
+    ("plot.colours", ["#000000", "#111111", "#222222"], REPORT | MODEL_CARDS | DATA | PLOTS),
     ("report.language", "zh", REPORT),
     ("run.seed", 8, SEED),
     ("stages.dpo.time_limit", 5, set()),

@@ -74,7 +74,7 @@ def test_each_shard_is_a_job(tmp_path: Path) -> None:
 def test_the_default_config_trains_and_scores_everything(tmp_path: Path) -> None:
     jobs = plan(tmp_path, recipe=None)
     assert {"train_sft sft", "train_dpo dpo", "run_benchmark dpo humaneval", "build_pdf"} <= jobs
-    assert sum(job.startswith("run_benchmark") for job in jobs) == 33
+    assert sum(job.startswith("run_benchmark") for job in jobs) == 39
 
 
 def test_every_recipe_plans(tmp_path: Path) -> None:

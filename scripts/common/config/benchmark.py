@@ -61,6 +61,15 @@ BenchmarkSource = Annotated[
 ]
 
 
+class Protocol(Section):
+    """A further way of asking the questions of a benchmark. Keys that are not set are those of the benchmark."""
+
+    shots: int | None = Field(None, ge=0, description="Few-shot examples in each prompt. Null: as the benchmark.")
+    chat_template: bool | None = Field(None, description="Apply the chat template. Null: as the benchmark.")
+    filter: str | None = Field(None, description="lm-eval filter. Null: as the benchmark.")
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens. Null: as the benchmark.")
+
+
 class Benchmark(Section):
     """One lm-eval task with one protocol, the same for every model of the run."""
 
@@ -103,6 +112,11 @@ class Benchmark(Section):
         description="More metrics to report, as `metric/filter`, or as `metric` with the same filter. They are not "
         "compared between models.",
     )
+    protocols: dict[Name, Protocol] = Field(
+        {},
+        description="Further protocols to score all models under, such as few-shot examples without the chat template. "
+        "The report shows them side by side. Such a score has the name `<benchmark>_<protocol>`.",
+    )
     ability: Name | None = Field(
         None,
         description="Ability that the benchmark measures, such as `knowledge`. Scores of one ability are averaged and "
@@ -124,6 +138,19 @@ class Benchmark(Section):
         "benchmark there.",
     )
 
+    @model_validator(mode="after")
+    def protocols_differ(self) -> Self:
+        for name in self.protocols:
+            if self.under(name).identity() == self.identity():
+                raise ValueError(f"protocols.{name} changes nothing; set a key to another value, or remove it")
+        return self
+
+    def under(self, protocol: str) -> "Benchmark":
+        """The benchmark under one of its further protocols. Its score does not count towards an ability."""
+        changed = self.protocols[protocol].model_dump(exclude_none=True)
+        return self.model_copy(update={**changed, "protocols": {}, "ability": None})
+
     def identity(self) -> dict[str, Any]:
-        """The keys that the scores depend on: all but those that only concern grading, comparing and scheduling."""
-        return {key: value for key, value in self.as_dict().items() if key not in ("ability", "margin", "cost")}
+        """The keys that the scores depend on: all but those for grading, comparing, scheduling and other protocols."""
+        unused = ("ability", "margin", "cost", "protocols")
+        return {key: value for key, value in self.as_dict().items() if key not in unused}

@@ -145,6 +145,12 @@ def _find_taken_names(config: Config, rules: Collection[str]) -> Iterator[str]:
             if name in users:
                 yield f"{group}.{name}: this name is taken by {users[name]}; choose another"
             users[name] = f"{group}.{name}"
+    for name, benchmark in config.benchmarks.items():
+        for protocol in benchmark.protocols:
+            score, where = f"{name}_{protocol}", f"benchmarks.{name}.protocols.{protocol}"
+            if score in users:
+                yield f"{where}: its score would have the name of {users[score]}, '{score}'; choose another"
+            users[score] = where
 
 
 def _broken_judge(config: Config) -> Iterator[str]:
@@ -153,8 +159,8 @@ def _broken_judge(config: Config) -> Iterator[str]:
         yield from _unless_known("judge.benchmark", "benchmark", benchmark, list(config.benchmarks))
         if benchmark in config.benchmarks and config.benchmarks[benchmark].source.kind != "own":
             yield f"judge.benchmark: '{benchmark}' has no rubrics; choose a benchmark whose source is 'own'"
-        for group in ("benchmarks", "datasets"):
-            if name in getattr(config, group):
+        for group, names in (("benchmarks", config.protocols), ("datasets", config.datasets)):
+            if name in names:
                 yield f"{group}.{name}: this name is taken by the judge's score; choose another"
 
 
@@ -176,9 +182,10 @@ def _broken_expectations(config: Config) -> Iterator[str]:
             yield from _unless_known(f"{where}.against", "model", baseline, [BASE, *config.stages])
         for score, expected in expectation.scores.items():
             yield from _unless_known(f"{where}.{score}", "score", score, config.scores)
-            benchmark = config.benchmarks.get(score)
+            benchmark = config.protocols.get(score)
             if expected == "holds" and score in config.scores and not (benchmark and benchmark.margin):
-                remedy = f"set benchmarks.{score}.margin" if benchmark else "expect it of a benchmark"
+                named = config.benchmark_of.get(score)
+                remedy = f"set benchmarks.{named}.margin" if named else "expect it of a benchmark"
                 yield f"{where}.{score}: 'holds' needs a margin, the drop that you tolerate; {remedy}"
             other = seen.setdefault((model, baseline, score), name)
             if other != name:

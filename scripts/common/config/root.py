@@ -128,6 +128,24 @@ class Config(Section):
         return list(self.benchmarks) if self.datasets[dataset].filters.benchmark_overlap != "ignore" else []
 
     @property
+    def protocols(self) -> dict[str, Benchmark]:
+        """Every benchmark under each of its protocols, by the name of the score."""
+        found: dict[str, Benchmark] = {}
+        for name, benchmark in self.benchmarks.items():
+            found[name] = benchmark
+            found |= {f"{name}_{protocol}": benchmark.under(protocol) for protocol in benchmark.protocols}
+        return found
+
+    @property
+    def benchmark_of(self) -> dict[str, str]:
+        """The benchmark that each of these scores has its questions from."""
+        return {
+            score: name
+            for name, benchmark in self.benchmarks.items()
+            for score in (name, *(f"{name}_{protocol}" for protocol in benchmark.protocols))
+        }
+
+    @property
     def held_out_pairs(self) -> list[str]:
         """Preference data sets with a test split. Every model is scored on them."""
         return [n for n, d in self.datasets.items() if d.test and self.row_type(n) == "preference"]
@@ -150,8 +168,8 @@ class Config(Section):
 
     @property
     def scores(self) -> list[str]:
-        """Names of all scores of a model: benchmarks, the judge's score, held-out pairs and held-out conversations."""
-        return [*self.benchmarks, *self.judged, *self.held_out_pairs, *self.held_out_conversations]
+        """Names of all scores of a model: benchmarks by protocol, the judge's, held-out pairs and conversations."""
+        return [*self.protocols, *self.judged, *self.held_out_pairs, *self.held_out_conversations]
 
     @property
     def judged(self) -> dict[str, str]:
@@ -192,7 +210,7 @@ class Config(Section):
                         "baseline": expectation.against or self.stages[model].parent,
                         "benchmark": score,
                         "expected": expected,
-                        "margin": self.benchmarks[score].margin if expected == "holds" else None,
+                        "margin": self.protocols[score].margin if expected == "holds" else None,
                     }
                 )
         return changes

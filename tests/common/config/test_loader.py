@@ -211,6 +211,35 @@ def test_a_repeated_name_is_not_reported_as_a_circle() -> None:
     assert _refused(raw) == ["mine.yaml: datasets.pairs: this name is taken by stages.pairs; choose another"]
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "line"),
+    [
+        (
+            "datasets/chain_sum_bare",
+            SMOKE["datasets"]["sums"],
+            "benchmarks.chain_sum.protocols.bare: its score would have the name of datasets.chain_sum_bare",
+        ),
+        (
+            "benchmarks/chain_sum_bare",
+            SMOKE["benchmarks"]["chain_sum"],
+            "benchmarks.chain_sum.protocols.bare: its score would have the name of benchmarks.chain_sum_bare",
+        ),
+        ("judge", {"url": "http://x", "model": "m", "benchmark": "traps"}, "benchmarks.traps_judged: this name is"),
+        (
+            "expectations/dpo",
+            {"traps_judged": "holds"},
+            "expectations.dpo.traps_judged: 'holds' needs a margin, the drop that you tolerate; set benchmarks.traps.m",
+        ),
+    ],
+)
+def test_names_of_protocols_are_checked(place: str, value: Any, line: str) -> None:
+    raw = _with(place, value)
+    raw["benchmarks"]["chain_sum"]["protocols"] = {"bare": {"chat_template": False}}
+    raw["benchmarks"]["traps"]["protocols"] = {"judged": {"max_new_tokens": 9}}
+    (found,) = _refused(raw)
+    assert found.startswith(f"mine.yaml: {line}")
+
+
 TAKEN_BY_RULES = [
     ("stages/all", SMOKE["stages"]["sft"] | {"seed": 8}),
     ("benchmarks/report", SMOKE["benchmarks"]["chain_sum"]),

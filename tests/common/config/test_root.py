@@ -99,3 +99,28 @@ def test_expectations_are_about_a_stage_and_its_parent_unless_they_name_others()
     ]
     assert [one["margin"] for one in config.expected_changes] == [None, 0.5, None, None]
     assert config.comparisons == [("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "sft")]
+
+
+def test_protocols_are_scores_of_their_own() -> None:
+    """They take what they do not change from their benchmark, do not count towards its ability, and follow it."""
+    raw = read_recipe("smoke")
+    protocols = {"few": {"shots": 3, "chat_template": False}, "long": {"max_new_tokens": 9}}
+    raw["benchmarks"]["chain_sum"]["protocols"] = protocols
+    config = load_config(raw)
+    assert config.scores == ["chain_sum", "chain_sum_few", "chain_sum_long", "traps", "pairs", "sums"]
+    main, few, long = (config.protocols[name] for name in config.scores[:3])
+    assert (few.shots, few.chat_template, few.max_new_tokens) == (3, False, main.max_new_tokens)
+    assert (long.shots, long.chat_template, long.max_new_tokens) == (main.shots, True, 9)
+    assert config.benchmark_of == {name: name.split("_few")[0].split("_long")[0] for name in config.protocols}
+    assert config.abilities == {"chain_sum": "mathematics"}
+    plain = load_config(read_recipe("smoke")).benchmarks["chain_sum"]
+    assert main.identity() == plain.identity(), "a further protocol does not score the models again under the first"
+    raw["expectations"]["sft"]["chain_sum_few"] = "holds"
+    assert load_config(raw).expected_changes[1]["margin"] == 0.5
+
+
+def test_a_protocol_that_changes_nothing_is_refused() -> None:
+    raw = read_recipe("smoke")
+    raw["benchmarks"]["traps"]["protocols"] = {"same": {"max_new_tokens": 8}}
+    with pytest.raises(UserError, match=r"benchmarks.traps: protocols.same changes nothing; set a key"):
+        load_config(raw)
