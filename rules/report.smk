@@ -30,7 +30,7 @@ rule write_report:
         run=cfg.run.name,
         seed=cfg.run.seed,
         alpha=cfg.comparison.alpha,
-        protocols=json.dumps(cfg.benchmark_of),
+        protocols=as_json(cfg.benchmark_of),
     shell:
         "exec python -m scripts.report.write_report --config {params.config:q} --run {params.run} --seed {params.seed}"
         " --alpha {params.alpha} --protocols {params.protocols:q} --template {input.template:q} --words {input.words:q} --cards {input.cards}"

@@ -25,7 +25,7 @@ def protocol_tables(tables: Tables, benchmark_of: dict[str, str], words: Words) 
         benchmark_of: the benchmark of each score that has one.
     """
     benchmarks = list(benchmark_of.values())
-    several = [score for score, benchmark in benchmark_of.items() if benchmarks.count(benchmark) > 1]
+    several = [score for score in tables.benchmarks if benchmarks.count(benchmark_of.get(score, "")) > 1]
     found = {(score["benchmark"], score["model"]): score for score in tables.scores}
     made = []
     for group in split(tables.model_names):

@@ -77,7 +77,7 @@ def test_long_tables_span_several_pages(write: Write, tmp_path: Path, monkeypatc
 
 def test_a_missing_figure_is_reported(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write()
-    with pytest.raises(UserError, match=r"typesetting the report failed: .*funnel\.svg"):
+    with pytest.raises(UserError, match=r"typesetting the report failed: .*differences\.svg"):
         build(tmp_path, monkeypatch)
 
 
