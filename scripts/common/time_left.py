@@ -78,5 +78,6 @@ def _show(timeline: Sequence[float], jobs: int, count_done: Callable[[], int]) -
         found = f"==> {done} of {jobs} jobs done" + ("" if left is None else f", {describe_left(left)}")
         if found != line and now - written >= SECONDS_BETWEEN_LINES:
             line, written = found, now
-            print(line, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{line}\n")  # at once, since Snakemake writes lines too
+            sys.stderr.flush()
         time.sleep(1)

@@ -132,7 +132,8 @@ class SharingLM(HFLM):
         """Whether an answer contains an end of turn, padding or a stop sequence."""
         ends = self.model.generation_config.eos_token_id
         ends = {self.tokenizer.pad_token_id, *(ends if isinstance(ends, list) else [ends])}
-        return not ends.isdisjoint(answer.tolist()) or any(text in self.tok_decode(answer) for text in stop)
+        written = self.tok_decode(answer)
+        return not ends.isdisjoint(answer.tolist()) or any(text in written for text in stop)
 
     def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
         return self._count(inps, super()._model_call(inps, *args, **kwargs))

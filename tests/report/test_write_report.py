@@ -225,6 +225,13 @@ def test_gpu_memory_and_different_versions_are_reported(write: Write) -> None:
     assert "| data set sums | hub a/b; revision ffffffffffff |" in report
 
 
+def test_the_figure_explains_outcomes_only_if_something_was_expected(write: Write) -> None:
+    row = make_comparison("base", "sft", "sums", (0.3, 0.5), "improved")
+    expected = change(row, family="confirmatory", expected="improves", outcome="confirmed")
+    words = "Filled circles are confirmed expectations"
+    assert words in write(with_comparisons(expected)) and words not in write(with_comparisons(row))
+
+
 def test_answers_cut_at_the_length_limit_are_reported(write: Write) -> None:
     tables = make_tables()
     first = tables.scores[0]
